@@ -1,0 +1,1 @@
+"""Capsules: the flight recorder of an experiment, written manifest last, never torn."""

@@ -1,0 +1,145 @@
+"""Writing a capsule: every file durable first, the manifest last.
+
+Writing is idempotent: a second seal after a crash writes the same files again, and a capsule
+whose manifest exists is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from temporal_fabric.capsule.manifest import MANIFEST, Entry, Manifest
+from temporal_fabric.clock import now
+from temporal_fabric.messages import Sealed
+from temporal_fabric.states import Reason, State
+from temporal_fabric.workplace import Workplace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.store import Store
+
+_LOGS = ("stdout.log", "stderr.log", "error.txt", "telemetry.jsonl")
+
+
+class CapsuleWriter:
+    """Writes the capsule of one run.
+
+    Args:
+        store: Where the capsule goes.
+        key: The capsule's folder in the store.
+        runs: The host's working folders, whose files go into the capsule.
+    """
+
+    def __init__(self, store: Store, key: str, runs: Path) -> None:
+        self._store = store
+        self._key = key
+        self._runs = runs
+        self._entries: list[Entry] = []
+
+    async def seal(
+        self, result: ExperimentResult, body: Mapping[str, Any], run: Mapping[str, str]
+    ) -> tuple[Sealed, dict[str, Any]]:
+        """Write everything, then the manifest.
+
+        Args:
+            result: The run's terminal record.
+            body: The admitted request body.
+            run: Workflow id and run id, for the manifest.
+
+        Returns:
+            Where the capsule lies, and the record in it: FAILED(INTEGRITY) where an output
+            is no longer what the attempt hashed.
+
+        Raises:
+            StoreError: the store is full or cannot be reached; nothing is sealed.
+        """
+        uri = f"{self._store.root}/{self._key}"
+        sealed = await self._store.read(f"{self._key}/{MANIFEST}")
+        if sealed is not None:
+            recorded = json.loads(await self._store.read(f"{self._key}/result.json") or b"{}")
+            return (_sealed(uri, sealed, recorded), recorded)
+        await self._put("request.json", _json(body))
+        for epoch in {attempt.epoch for attempt in result.attempts} | {result.epoch}:
+            await self._put_logs(result, epoch)
+        integrity = await self._put_artifacts(result)
+        if integrity:
+            result = replace(result, state=State.FAILED, reason=Reason.INTEGRITY, message=integrity)
+        result = replace(result, capsule=uri)
+        await self._put("events.jsonl", _events(result))
+        record = asdict(result)
+        await self._put("result.json", _json(record))
+        manifest = Manifest(_experiment(result, run), tuple(self._entries), now()).dump()
+        await self._store.replace(f"{self._key}/{MANIFEST}", manifest)
+        return (_sealed(uri, manifest, record), record)
+
+    async def _put_logs(self, result: ExperimentResult, epoch: int) -> None:
+        place = Workplace.of(self._runs, result.tenant, result.request_id, epoch)
+        for name in _LOGS:
+            source = place.folder / name
+            if source.is_file() and not source.is_symlink():
+                await self._put_file(f"logs/{epoch}/{name}", source)
+
+    async def _put_artifacts(self, result: ExperimentResult) -> str:
+        """Copy the committed epoch's outputs and the checkpoints; return what does not match."""
+        place = Workplace.of(self._runs, result.tenant, result.request_id, result.epoch)
+        wrong = ""
+        for output in result.outputs:
+            entry = await self._put_file(f"artifacts/{output.path}", place.output / output.path)
+            if (entry.size, entry.sha256) != (output.size, output.sha256):
+                wrong = f"output changed after the attempt ended: {output.path}"
+        for path in _files(place.checkpoints):
+            name = path.relative_to(place.checkpoints).as_posix()
+            await self._put_file(f"checkpoints/{name}", path)
+        return wrong
+
+    async def _put(self, name: str, data: bytes) -> None:
+        await self._store.replace(f"{self._key}/{name}", data)
+        self._entries.append(Entry(name, len(data), hashlib.sha256(data).hexdigest()))
+
+    async def _put_file(self, name: str, source: Path) -> Entry:
+        size, digest = await self._store.put_file(f"{self._key}/{name}", source)
+        entry = Entry(name, size, digest)
+        self._entries.append(entry)
+        return entry
+
+
+def _sealed(uri: str, manifest: bytes, record: Mapping[str, Any]) -> Sealed:
+    broken = record.get("reason") == Reason.INTEGRITY
+    integrity = str(record.get("message")) if broken else ""
+    return Sealed(uri, hashlib.sha256(manifest).hexdigest(), integrity)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _events(result: ExperimentResult) -> bytes:
+    """Return the timeline as events, one JSON object a line, numbered without a gap."""
+    rows = (
+        json.dumps({"seq": seq, "event": "state", **asdict(moment)}, ensure_ascii=False)
+        for seq, moment in enumerate(result.timeline, 1)
+    )
+    return "".join(f"{row}\n" for row in rows).encode()
+
+
+def _experiment(result: ExperimentResult, run: Mapping[str, str]) -> dict[str, Any]:
+    fields = ("tenant", "request_id", "digest", "state", "reason", "message", "backend", "epoch")
+    chosen = {name: getattr(result, name) for name in fields}
+    return {key: str(v) if not isinstance(v, int) else v for key, v in chosen.items()} | dict(run)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder; links a payload planted are left out."""
+    for root, folders, names in os.walk(folder, followlinks=False):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root) / name
+            if path.is_file() and not path.is_symlink():
+                yield path

@@ -1,0 +1,113 @@
+"""Writing files so that a power cut leaves the old content or the new, never half.
+
+The order is always: write a temporary file, fsync it, rename or link it, fsync the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its missing parents, durably."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write ``path`` whole, replacing what was there."""
+    temporary = _write_beside(path, data)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Create ``path`` with ``data``; return False, changing nothing, where it exists."""
+    if path.exists():
+        return False
+    temporary = _write_beside(path, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+    return True
+
+
+def copy_hashed(source: Path, target: Path) -> tuple[int, str]:
+    """Copy a regular file durably; return its size in bytes and its sha256 in hex.
+
+    The source is opened without following a link, so a link planted by a payload is refused.
+
+    Raises:
+        OSError: the source is a link, is gone, or the disk is full.
+    """
+    digest, size = hashlib.sha256(), 0
+    temporary = _beside(target)
+    source_fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        with open(source_fd, "rb") as reader, temporary.open("xb") as writer:  # noqa: PTH123
+            while chunk := reader.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                writer.write(chunk)
+            writer.flush()
+            os.fsync(writer.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return (size, digest.hexdigest())
+
+
+def hash_file(path: Path) -> tuple[int, str]:
+    """Return size in bytes and sha256 in hex of a regular file, links refused."""
+    digest, size = hashlib.sha256(), 0
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with open(fd, "rb") as reader:  # noqa: PTH123 - a descriptor, not a path
+        while chunk := reader.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return (size, digest.hexdigest())
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    temporary = _beside(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        # After a failed fsync the pages may be marked clean: the file is abandoned, not retried.
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

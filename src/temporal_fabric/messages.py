@@ -1,0 +1,222 @@
+"""What travels between workflow and activities, and so stands in recorded histories.
+
+Plain dataclasses for Temporal's default JSON converter: fields are only ever added, always
+with a default, so that an older history still decodes. Ids, digests, URIs and decisions
+travel; request bodies, logs and numbers do not (a body stands in history once, as input).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """When a failed payload is tried again; the request's ``retry`` block."""
+
+    max_attempts: int = 1
+    initial_interval_s: float = 1.0
+    backoff: float = 2.0
+    max_interval_s: float = 300.0
+    on: list[str] | None = None
+    """Reason tokens that are retried; None means any reason, LOST excepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriorEpoch:
+    """An epoch of an earlier run that is not yet proven absent."""
+
+    epoch: int
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A placement: what `acquire` decided, under which epoch, and why."""
+
+    tenant: str
+    request_id: str
+    digest: str
+    epoch: int
+    backend: str
+    kind: str
+    capsule: str
+    """URI the run's capsule will have once it is sealed."""
+
+    reason: str = ""
+    """Why this backend, or why the place is still waiting."""
+
+    retry: RetryRule = field(default_factory=RetryRule)
+    grace_s: float = 10.0
+    priority: int = 5
+    tags: list[str] = field(default_factory=list[str])
+    name: str = ""
+    search_attributes: bool = False
+    """Whether the namespace knows our search attributes."""
+
+    prior: list[PriorEpoch] = field(default_factory=list[PriorEpoch])
+    recorded: ExperimentResult | None = None
+    """The result of an earlier, finished run of the same request: nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireInput:
+    """Ask for a place. ``number`` counts the grants of one run, so that a retry is the same."""
+
+    body: Any
+    number: int = 1
+    memo_digest: str = ""
+    held: Grant | None = None
+    """The place already held, when its backend did not answer in time."""
+
+    retry_of: str = ""
+    """Run id whose recorded failure this run retries on purpose."""
+
+    reset: bool = False
+    """Whether this run came from a reset, and so repeats what is recorded on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptInput:
+    """Run, or adopt, one attempt."""
+
+    tenant: str
+    request_id: str
+    digest: str
+    epoch: int
+    backend: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One output as it was when the attempt ended."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """How one attempt ended. A payload's failure is a value, never an exception."""
+
+    epoch: int
+    backend: str
+    ok: bool
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    native_id: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+    stderr_excerpt: str = ""
+    oom_kills: int = 0
+    cpu_s: float | None = None
+    max_rss_bytes: int | None = None
+    outputs: list[OutputFile] = field(default_factory=list[OutputFile])
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptUpdate:
+    """The ``attempt`` signal: sent at RUNNING and at COLLECTING, nothing else."""
+
+    state: str
+    at: str
+    native_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentInput:
+    """Prove that nothing of one epoch runs, and that it never will."""
+
+    tenant: str
+    request_id: str
+    epoch: int
+    backend: str
+    grace_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One entry of an experiment's timeline."""
+
+    state: str
+    at: str
+    reason: str = ""
+    backend: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentResult:
+    """The terminal record of an experiment.
+
+    It is the workflow's result, ``result.json`` in the capsule and what the client returns.
+    """
+
+    state: str
+    tenant: str = ""
+    request_id: str = ""
+    digest: str = ""
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    stderr_excerpt: str = ""
+    backend: str = ""
+    epoch: int = 0
+    started_at: str = ""
+    ended_at: str = ""
+    capsule: str = ""
+    outputs: list[OutputFile] = field(default_factory=list[OutputFile])
+    attempts: list[AttemptResult] = field(default_factory=list[AttemptResult])
+    timeline: list[Moment] = field(default_factory=list[Moment])
+
+
+@dataclass(frozen=True, slots=True)
+class SealInput:
+    """Seal the capsule of a run and record its outcome."""
+
+    result: ExperimentResult
+    body: Any = None
+    """The request body, only where no grant ever opened the request record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Where the capsule lies."""
+
+    capsule: str
+    manifest_sha256: str
+    integrity: str = ""
+    """Set where an output changed between its hash and the seal: the run then FAILED."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendVerdict:
+    """What one backend says of a request."""
+
+    backend: str
+    ok: bool
+    reasons: list[str] = field(default_factory=list[str])
+    changes: list[str] = field(default_factory=list[str])
+    """For each reason the smallest change that would mend it."""
+
+    used: int = 0
+    slots: int | None = None
+    """Places in all; None where the backend has a queue of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAnswer:
+    """Where a request would run now, and why not elsewhere."""
+
+    backend: str
+    """The backend that would be taken; empty where none could ever run it."""
+
+    verdicts: list[BackendVerdict] = field(default_factory=list[BackendVerdict])
+    nearest_change: str = ""

@@ -1,0 +1,114 @@
+"""The frozen strings: they stand in recorded histories, queue names and user scripts.
+
+Changing one breaks running experiments. Workflow code imports this module, so it imports
+nothing outside the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+
+WORKFLOW_EXPERIMENT = "Experiment"
+
+ACTIVITY_ACQUIRE = "acquire"
+ACTIVITY_ATTEMPT = "attempt"
+ACTIVITY_ENSURE_ABSENT = "ensure_absent"
+ACTIVITY_SEAL = "seal"
+ACTIVITY_PLAN = "plan"
+
+SIGNAL_ATTEMPT = "attempt"
+QUERY_STATUS = "status"
+QUERY_ATTEMPTS = "attempts"
+
+QUEUE = "fabric"
+"""Workflows and light activities."""
+
+DEFAULT_POOL = "default"
+DEFAULT_TENANT = "default"
+
+MEMO_DIGEST = "digest"
+MEMO_CAPSULE = "capsule"
+MEMO_STATE = "state"
+MEMO_REASON = "reason"
+MEMO_NAME = "name"
+MEMO_RETRY_OF = "retry_of"
+"""Run id of the failed run that a start retries on purpose."""
+
+STALE_GRANT = "STALE_GRANT"
+"""Failure type of an attempt whose epoch is not the newest: a reset run reuses old history."""
+
+SA_TENANT = "FabricTenant"
+SA_STATE = "FabricState"
+SA_REASON = "FabricReason"
+SA_BACKEND = "FabricBackend"
+SA_KIND = "FabricKind"
+SA_TAGS = "FabricTags"
+SA_PRIORITY = "FabricPriority"
+
+SEARCH_ATTRIBUTES: dict[str, str] = {
+    SA_TENANT: "Keyword",
+    SA_STATE: "Keyword",
+    SA_REASON: "Keyword",
+    SA_BACKEND: "Keyword",
+    SA_KIND: "Keyword",
+    SA_TAGS: "KeywordList",
+    SA_PRIORITY: "Int",
+}
+
+WORKFLOW_ID_PREFIX = "experiment"
+
+
+def pool_queue(pool: str) -> str:
+    """Return the task queue that a pool's dispatcher polls."""
+    return f"fabric.pool.{pool}"
+
+
+def backend_queue(backend: str) -> str:
+    """Return the task queue of one backend instance, such as ``local@<host id>``."""
+    return f"fabric.backend.{backend}"
+
+
+def workflow_id(tenant: str, request_id: str) -> str:
+    """Return the workflow id of an experiment."""
+    return f"{WORKFLOW_ID_PREFIX}/{tenant}/{request_id}"
+
+
+def parse_workflow_id(value: str) -> tuple[str, str] | None:
+    """Split ``experiment/<tenant>/<request id>``; None where it has another shape."""
+    prefix, _, rest = value.partition("/")
+    tenant, slash, request_id = rest.partition("/")
+    if prefix != WORKFLOW_ID_PREFIX or not slash or not tenant or not request_id:
+        return None
+    return (tenant, request_id)
+
+
+def temporal_priority(priority: int) -> int:
+    """Map the request's 1-10 (10 most urgent) to Temporal's 1-5 (1 most urgent)."""
+    return -(-(11 - priority) // 2)
+
+
+_FIRED = re.compile(r"(.+)-(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z\Z")
+_FIRED_ID = re.compile(r"(.+)-(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)z\Z")
+
+
+def request_of(value: str) -> tuple[str, str]:
+    """Return tenant and request id of a workflow id, also of one that a Schedule started.
+
+    A Schedule appends its time, which becomes ``<id>-20261121t080000z``. An id of another
+    shape belongs to no tenant.
+    """
+    tenant, request_id = parse_workflow_id(value) or ("", value)
+    fired = _FIRED.match(request_id)
+    if fired is None:
+        return (tenant, request_id)
+    stem, *parts = fired.groups()
+    return (tenant, f"{stem}-{''.join(parts[:3])}t{''.join(parts[3:])}z")
+
+
+def scheduled_workflow_id(tenant: str, request_id: str) -> str | None:
+    """Return the workflow id that a Schedule gave a request, None where the id is no such one."""
+    fired = _FIRED_ID.match(request_id)
+    if fired is None:
+        return None
+    stem, year, month, day, hour, minute, second = fired.groups()
+    return workflow_id(tenant, f"{stem}-{year}-{month}-{day}T{hour}:{minute}:{second}Z")

@@ -1,0 +1,188 @@
+"""The request record: what the store remembers of a request for good.
+
+Temporal forgets a closed workflow after its retention; the record does not. It is made of
+small objects that are each created exclusively and never changed, so any number of writers
+on any number of hosts agree without a lock::
+
+    requests/<tenant>/<id>/request.json          the admitted body and its digest
+    requests/<tenant>/<id>/epochs/<n>.json       who was granted epoch n
+    requests/<tenant>/<id>/ends/<n>.json         epoch n is proven to run no more
+    requests/<tenant>/<id>/outcomes/<run>.json   how one run of the workflow ended
+
+The highest epoch is the fencing token: an effect under a lower one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from temporal_fabric.clock import now
+from temporal_fabric.errors import StaleEpoch, StoreConflict, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from temporal_fabric.store import Store
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One allocated epoch.
+
+    ``run_id`` and ``number`` name the grant it was made for, so that a repeated call finds it.
+    """
+
+    epoch: int
+    run_id: str
+    number: int
+    backend: str
+    at: str
+
+
+class RequestRecord:
+    """The record of one request.
+
+    Args:
+        store: Where the record lives.
+        tenant: The tenant.
+        request_id: The request's id within the tenant.
+    """
+
+    def __init__(self, store: Store, tenant: str, request_id: str) -> None:
+        self._store = store
+        self.tenant = tenant
+        self.request_id = request_id
+        self.prefix = f"requests/{tenant}/{request_id}"
+
+    async def open(self, digest: str, body: Mapping[str, Any]) -> None:
+        """Create the record, or join an equal one.
+
+        Raises:
+            StoreConflict: the id is taken by a body with another digest.
+            StoreError: the store cannot be reached or is full.
+        """
+        entry = {
+            "schema_version": SCHEMA_VERSION,
+            "digest": digest,
+            "body": dict(body),
+            "at": now(),
+        }
+        if await self._store.create(f"{self.prefix}/request.json", _dump(entry)):
+            return
+        known = await self.digest()
+        if known != digest:
+            raise StoreConflict(
+                f"the id is taken by another request [id={self.tenant}/{self.request_id}, "
+                f"recorded={known}, submitted={digest}]: choose another id"
+            )
+
+    async def digest(self) -> str | None:
+        """Return the recorded digest, or None where there is no record."""
+        entry = await self._load("request.json")
+        return None if entry is None else str(entry["digest"])
+
+    async def body(self, digest: str) -> dict[str, Any]:
+        """Return the admitted body.
+
+        Raises:
+            StoreError: there is no record, or it holds another digest.
+        """
+        entry = await self._load("request.json")
+        if entry is None or entry["digest"] != digest:
+            raise StoreError(
+                f"the request record is missing or differs [key={self.prefix}, "
+                f"digest={digest}]: does every worker use the same 'store'?"
+            )
+        return dict(entry["body"])
+
+    async def allocate(self, run_id: str, number: int, backend: str) -> Epoch:
+        """Allocate the next epoch for one grant; a repeated call returns the same one."""
+        while True:
+            epochs = await self.epochs()
+            for known in epochs:
+                if (known.run_id, known.number) == (run_id, number):
+                    return known
+            wanted = Epoch(
+                epoch=max((known.epoch for known in epochs), default=0) + 1,
+                run_id=run_id,
+                number=number,
+                backend=backend,
+                at=now(),
+            )
+            if await self._store.create(self._epoch_key(wanted.epoch), _dump(asdict(wanted))):
+                return wanted
+
+    async def epochs(self) -> list[Epoch]:
+        """Return every allocated epoch, lowest first."""
+        found = [
+            Epoch(**entry)
+            for name in await self._store.names(f"{self.prefix}/epochs")
+            if (entry := await self._load(f"epochs/{name}")) is not None
+        ]
+        return sorted(found, key=lambda known: known.epoch)
+
+    async def require_newest(self, epoch: int, run_id: str) -> None:
+        """Refuse an effect under an epoch that is not the newest, or belongs to another run.
+
+        Raises:
+            StaleEpoch: a newer epoch was granted, or a reset run reuses an old grant.
+        """
+        epochs = await self.epochs()
+        newest = epochs[-1] if epochs else None
+        if newest is None or newest.epoch != epoch or newest.run_id != run_id:
+            held = "none" if newest is None else f"{newest.epoch} of run {newest.run_id}"
+            raise StaleEpoch(
+                f"the grant is not the newest [id={self.tenant}/{self.request_id}, "
+                f"epoch={epoch}, run={run_id}, newest={held}]"
+            )
+
+    async def mark_ended(self, epoch: int, how: str) -> None:
+        """Record the proof that nothing of an epoch runs; a second proof changes nothing."""
+        entry = {"epoch": epoch, "how": how, "at": now()}
+        await self._store.create(f"{self.prefix}/ends/{epoch:06d}.json", _dump(entry))
+
+    async def unended(self) -> list[Epoch]:
+        """Return the epochs that are not proven to run no more."""
+        ended = {name.partition(".")[0] for name in await self._store.names(f"{self.prefix}/ends")}
+        return [known for known in await self.epochs() if f"{known.epoch:06d}" not in ended]
+
+    async def record_outcome(self, run_id: str, result: Mapping[str, Any]) -> None:
+        """Record how a run ended; the first record stands."""
+        await self._store.create(f"{self.prefix}/outcomes/{run_id}.json", _dump(dict(result)))
+
+    async def outcome(self, run_id: str) -> dict[str, Any] | None:
+        """Return how a run ended, or None while it has not."""
+        return await self._load(f"outcomes/{run_id}.json")
+
+    async def last_outcome(self) -> tuple[str, dict[str, Any]] | None:
+        """Return run id and result of the run that ended last, or None."""
+        found = [
+            (name.removesuffix(".json"), entry)
+            for name in await self._store.names(f"{self.prefix}/outcomes")
+            if (entry := await self._load(f"outcomes/{name}")) is not None
+        ]
+        return max(found, key=lambda item: str(item[1].get("ended_at", "")), default=None)
+
+    def _epoch_key(self, epoch: int) -> str:
+        return f"{self.prefix}/epochs/{epoch:06d}.json"
+
+    async def _load(self, name: str) -> dict[str, Any] | None:
+        data = await self._store.read(f"{self.prefix}/{name}")
+        if data is None:
+            return None
+        try:
+            entry = json.loads(data)
+        except ValueError as exc:
+            raise StoreError(
+                f"damaged request record [key={self.prefix}/{name}]: restore it from a backup, "
+                "or choose another id"
+            ) from exc
+        return dict(entry)
+
+
+def _dump(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, sort_keys=True, indent=1).encode() + b"\n"
