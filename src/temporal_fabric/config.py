@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import names
 from temporal_fabric.errors import Problem, RequestRejected
+from temporal_fabric.shapes import is_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +162,7 @@ def _check(table: Mapping[str, Any]) -> list[Problem]:
     if not isinstance(table.get("store", ""), str):
         problems.append(Problem("E_TYPE", "/store", "store is a URI: file:///... or s3://..."))
     backends = table.get("backends", {})
-    if not isinstance(backends, dict):
+    if not is_table(backends):
         return [*problems, Problem("E_TYPE", "/backends", "write one [backends.NAME] table each")]
     for name, entry in backends.items():
         problems += _check_backend(name, entry)
@@ -170,7 +171,7 @@ def _check(table: Mapping[str, Any]) -> list[Problem]:
 
 def _check_backend(name: str, entry: Any) -> list[Problem]:
     at = f"/backends/{name}"
-    if not isinstance(entry, dict):
+    if not is_table(entry):
         return [Problem("E_TYPE", at, "a backend is a table with a kind")]
     found = [
         Problem("E_UNKNOWN_FIELD", f"{at}/{key}", f"unknown setting {key!r}", allowed=_BACKEND_KEYS)

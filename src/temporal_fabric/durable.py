@@ -27,7 +27,7 @@ def sync_folder(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Create a folder and its missing parents, durably."""
-    missing = []
+    missing: list[Path] = []
     while not path.exists():
         missing.append(path)
         path = path.parent

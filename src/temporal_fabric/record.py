@@ -41,6 +41,8 @@ class Epoch:
     number: int
     backend: str
     at: str
+    workflow_id: str = ""
+    """The Temporal workflow; a Schedule's differs from tenant and request id."""
 
 
 class RequestRecord:
@@ -99,7 +101,9 @@ class RequestRecord:
             )
         return dict(entry["body"])
 
-    async def allocate(self, run_id: str, number: int, backend: str) -> Epoch:
+    async def allocate(
+        self, run_id: str, number: int, backend: str, *, workflow_id: str = ""
+    ) -> Epoch:
         """Allocate the next epoch for one grant; a repeated call returns the same one."""
         while True:
             epochs = await self.epochs()
@@ -112,6 +116,7 @@ class RequestRecord:
                 number=number,
                 backend=backend,
                 at=now(),
+                workflow_id=workflow_id,
             )
             if await self._store.create(self._epoch_key(wanted.epoch), _dump(asdict(wanted))):
                 return wanted

@@ -1,0 +1,1 @@
+"""Side effects: each module is one activity, called by workflows through its name."""

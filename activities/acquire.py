@@ -1,0 +1,156 @@
+"""Admit a request and give it a place: the first activity of every run.
+
+It runs in a worker and not in workflow code, because CEL is native code and because a
+refusal must be an ordinary failure with every problem in its details.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.converter import value_to_type
+from temporalio.exceptions import ApplicationError
+
+from temporal_fabric import names
+from temporal_fabric.activities.desk import Desk, rejection
+from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.activities.placement import place
+from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
+from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
+from temporal_fabric.requests import admit
+from temporal_fabric.states import Reason, State
+from temporal_fabric.verdicts import unplaceable
+
+if TYPE_CHECKING:
+    from temporal_fabric.record import RequestRecord
+    from temporal_fabric.requests.admission import Admission
+
+
+class Acquire:
+    """The ``acquire`` activity of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @activity.defn(name=names.ACTIVITY_ACQUIRE)
+    async def acquire(self, asked: AcquireInput) -> Grant:
+        """Admit the body, open its record, choose a backend and allocate the epoch.
+
+        Raises:
+            ApplicationError: non-retryable, type = first error code, details = all problems.
+        """
+        async with beating(self._waiting):
+            if asked.held is not None:
+                return replace(asked.held, reason=await self._waits_for(asked.held))
+            try:
+                return await self._place(asked)
+            except RequestRejected as exc:
+                raise rejection(exc) from exc
+
+    def _waiting(self) -> dict[str, Any]:
+        """Return what the UI shows while the request waits for a place."""
+        key = activity.info().workflow_id or ""
+        for backend in self._desk.backends:
+            ahead = self._desk.capacity(backend).position(key)
+            if ahead is not None:
+                reason = Reason.WAITING_FOR_CAPACITY
+                return {"reason": reason, "backend": backend, "ahead": ahead}
+        return {}
+
+    async def _place(self, asked: AcquireInput) -> Grant:
+        info = activity.info()
+        if info.workflow_run_id is None or info.workflow_id is None:
+            raise ApplicationError("acquire is an activity of an experiment", non_retryable=True)
+        admission = await asyncio.to_thread(admit, asked.body, workflow_id=info.workflow_id)
+        request = admission.request
+        record = self._desk.record(request.tenant, request.id)
+        if finished := await self._finished(record, admission, asked):
+            return finished
+        answer = await place(request, self._desk)
+        if not answer.backend:
+            raise unplaceable(answer)
+        await self._open(record, admission)
+        await self._desk.capacity(answer.backend).grant(info.workflow_id, request.priority)
+        epoch = await record.allocate(
+            info.workflow_run_id, asked.number, answer.backend, workflow_id=info.workflow_id
+        )
+        capsule = await self._capsule(record, info.workflow_run_id)
+        unended = [known for known in await record.unended() if known.epoch < epoch.epoch]
+        return replace(
+            _grant(admission),
+            epoch=epoch.epoch,
+            backend=epoch.backend,
+            capsule=capsule,
+            search_attributes=self._desk.search_attributes,
+            prior=[PriorEpoch(known.epoch, known.backend) for known in unended],
+        )
+
+    async def _finished(
+        self, record: RequestRecord, admission: Admission, asked: AcquireInput
+    ) -> Grant | None:
+        """Return the recorded result of the same request, unless this run repeats it."""
+        last = await record.last_outcome()
+        if last is None or asked.reset:
+            return None
+        if await record.digest() != admission.digest:
+            return None  # `_open` refuses it, with the reason
+        _, result = last
+        if asked.retry_of and result.get("state") != State.SUCCEEDED:
+            return None
+        return replace(_grant(admission), recorded=value_to_type(ExperimentResult, result))
+
+    async def _open(self, record: RequestRecord, admission: Admission) -> None:
+        try:
+            await record.open(admission.digest, admission.request.to_body())
+        except StoreConflict as exc:
+            problem = Problem("E_CONFLICT", "/id", str(exc), actual=record.request_id)
+            raise RequestRejected([problem]) from exc
+
+    async def _capsule(self, record: RequestRecord, run_id: str) -> str:
+        """Return where this run's capsule will lie: under the run's first epoch."""
+        first = min(known.epoch for known in await record.epochs() if known.run_id == run_id)
+        root = self._desk.store.root
+        return f"{root}/capsules/{record.tenant}/{record.request_id}/{first}"
+
+    async def _waits_for(self, held: Grant) -> str:
+        """Say whether the backend's worker is away, or merely busy."""
+        client = activity.client()
+        answer = await client.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=client.namespace,
+                task_queue=TaskQueue(name=names.backend_queue(held.backend)),
+                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+            )
+        )
+        return Reason.WAITING_FOR_CAPACITY if answer.pollers else Reason.BACKEND_DOWN
+
+
+def _grant(admission: Admission) -> Grant:
+    request = admission.request
+    rule = request.retry
+    return Grant(
+        tenant=request.tenant,
+        request_id=request.id,
+        digest=admission.digest,
+        epoch=0,
+        backend="",
+        kind=request.kind,
+        capsule="",
+        retry=RetryRule(
+            max_attempts=rule.max_attempts,
+            initial_interval_s=rule.initial_interval_s,
+            backoff=rule.backoff,
+            max_interval_s=rule.max_interval_s,
+            on=None if rule.on is None else list(rule.on),
+        ),
+        grace_s=request.limits.grace_s,
+        priority=request.priority,
+        tags=list(request.tags),
+        name=request.name or "",
+    )

@@ -1,0 +1,222 @@
+"""Run one attempt, or adopt the one that already runs.
+
+The activity is a small supervisor: it heartbeats, watches and collects. The payload belongs
+to the backend and outlives it, so a worker's death only costs a heartbeat timeout, after
+which another worker enters here with the same epoch and finds the same job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from temporal_fabric import names
+from temporal_fabric.activities import abandoned
+from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.adapters.contract import (
+    AttemptKey,
+    AttemptSpec,
+    JobHandle,
+    JobStatus,
+    Phase,
+)
+from temporal_fabric.clock import from_unix, now
+from temporal_fabric.errors import PermanentBackendError, StaleEpoch
+from temporal_fabric.messages import AttemptInput, AttemptResult, AttemptUpdate
+from temporal_fabric.requests.models import ExecutionRequest
+from temporal_fabric.states import Reason, State
+from temporal_fabric.workplace import OutputRefused, Workplace, output_path
+
+if TYPE_CHECKING:
+    from temporal_fabric.activities.desk import Desk
+    from temporal_fabric.adapters.contract import Adapter
+
+_LOOK_S = 20.0
+"""One wait at the backend; an end is reported at once, this only bounds a silent wait."""
+
+
+class Attempt:
+    """The ``attempt`` activity of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @activity.defn(name=names.ACTIVITY_ATTEMPT)
+    async def attempt(self, asked: AttemptInput) -> AttemptResult:
+        """Stage in, submit or adopt, watch, collect.
+
+        Returns:
+            How the payload ended; its failure is a value.
+
+        Raises:
+            ApplicationError: ``STALE_GRANT``, non-retryable, where the epoch is not the newest.
+        """
+        run = _Run(self._desk, asked)
+        place, key = self._desk.capacity(asked.backend), activity.info().workflow_id or ""
+        place.claim(key)
+        async with beating(run.heartbeat):
+            try:
+                ended = await run.supervise()
+            except StaleEpoch as exc:
+                raise ApplicationError(
+                    str(exc), type=names.STALE_GRANT, non_retryable=True
+                ) from exc
+            except asyncio.CancelledError:
+                if await run.let_go():
+                    place.release(key)
+                raise
+        place.release(key)
+        return ended
+
+
+class _Run:
+    """One supervision of one attempt."""
+
+    def __init__(self, desk: Desk, asked: AttemptInput) -> None:
+        self._asked = asked
+        self._desk = desk
+        self._adapter: Adapter = desk.backend(asked.backend)
+        self._record = desk.record(asked.tenant, asked.request_id)
+        self._key = AttemptKey(asked.tenant, asked.request_id, asked.epoch)
+        self._place = Workplace.of(desk.settings.runs, asked.tenant, asked.request_id, asked.epoch)
+        self._state: str = State.PREPARING
+        self._native_id = ""
+        self._since = time.monotonic()
+        self._grace_s = 10.0
+
+    def heartbeat(self) -> dict[str, Any]:
+        """Return what the UI shows under pending activities."""
+        return {
+            "state": self._state,
+            "native_id": self._native_id,
+            "supervised_s": round(time.monotonic() - self._since, 1),
+            "stdout_bytes": _size(self._place.stdout),
+        }
+
+    async def supervise(self) -> AttemptResult:
+        """Carry the attempt to its end."""
+        await self._fence()
+        request = ExecutionRequest.from_mapping(await self._record.body(self._asked.digest))
+        self._grace_s = request.limits.grace_s
+        status = await self._adapter.find(self._key)
+        if status.phase is Phase.ABSENT:
+            try:
+                await asyncio.to_thread(self._place.create)
+                await self._adapter.submit(self._spec(request))
+            except PermanentBackendError as exc:
+                return await self._ended(JobStatus(Phase.ENDED), Reason.SETUP, str(exc))
+            status = await self._adapter.find(self._key)
+        status = await self._watch(status)
+        return await self._collect(request, status)
+
+    async def let_go(self) -> bool:
+        """Kill where the experiment is over, else leave it running; say whether it is gone."""
+        why = activity.cancellation_details()
+        if why is not None and why.cancel_requested:
+            await self._adapter.terminate(self._key, self._grace_s)
+            return True
+        if why is not None and why.not_found:
+            return await abandoned.close(self._desk, activity.client(), self._key)
+        return False
+
+    async def _watch(self, status: JobStatus) -> JobStatus:
+        self._native_id = status.native_id
+        if status.started_at is not None:
+            self._state = State.RUNNING
+            await self._tell(State.RUNNING, from_unix(status.started_at))
+        handle = JobHandle(self._key, status.native_id)
+        while status.phase is Phase.RUNNING:
+            status = await self._adapter.wait(handle, _LOOK_S)
+        return status
+
+    async def _collect(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
+        await self._fence()
+        self._state = State.COLLECTING
+        await self._tell(State.COLLECTING, now())
+        if status.phase is Phase.LOST or status.reason:
+            return await self._ended(status, status.reason or Reason.LOST, status.message)
+        if status.signal is not None:
+            name = signal.Signals(status.signal).name
+            return await self._ended(status, Reason.SIGNAL, f"the payload was killed by {name}")
+        if status.exit_code != 0:
+            message = f"the payload exited with code {status.exit_code}"
+            return await self._ended(status, Reason.EXIT_CODE, message)
+        if status.oom_kills:
+            message = "a process of the payload was killed for memory, though it exited with 0"
+            return await self._ended(status, Reason.OOM, message)
+        try:
+            outputs = await asyncio.to_thread(self._place.collect, _declared(request))
+        except (OutputRefused, OSError) as exc:
+            return await self._ended(status, Reason.OUTPUT_MISSING, str(exc))
+        ended = await self._ended(status, "", "")
+        return replace(ended, ok=True, outputs=outputs, stderr_excerpt="")
+
+    async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
+        await self._record.mark_ended(self._asked.epoch, "ended")
+        return AttemptResult(
+            epoch=self._asked.epoch,
+            backend=self._asked.backend,
+            ok=False,
+            reason=reason,
+            message=message,
+            exit_code=status.exit_code,
+            signal=status.signal,
+            native_id=status.native_id or self._native_id,
+            started_at=from_unix(status.started_at) if status.started_at else "",
+            ended_at=from_unix(status.ended_at) if status.ended_at else now(),
+            stderr_excerpt=await asyncio.to_thread(self._place.excerpt),
+            oom_kills=status.oom_kills,
+            cpu_s=status.cpu_s,
+            max_rss_bytes=status.max_rss_bytes,
+        )
+
+    async def _fence(self) -> None:
+        run_id = activity.info().workflow_run_id or ""
+        await self._record.require_newest(self._asked.epoch, run_id)
+
+    async def _tell(self, state: State, at: str) -> None:
+        info = activity.info()
+        handle = activity.client().get_workflow_handle(
+            info.workflow_id or "", run_id=info.workflow_run_id
+        )
+        update = AttemptUpdate(state, at, self._native_id, self._asked.epoch)
+        try:
+            await handle.signal(names.SIGNAL_ATTEMPT, update)
+        except RPCError as exc:
+            if exc.status != RPCStatusCode.NOT_FOUND:
+                raise
+            # The run is closed: the next heartbeat says so, with the reason.
+            activity.logger.info("the run is closed; nobody is told about %s", state)
+
+    def _spec(self, request: ExecutionRequest) -> AttemptSpec:
+        asked = self._asked
+        return AttemptSpec(
+            key=self._key,
+            request=request,
+            folder=self._place.folder,
+            checkpoints=self._place.checkpoints,
+            number=asked.number,
+            env=self._place.variables(
+                tenant=asked.tenant, request_id=asked.request_id, number=asked.number
+            ),
+        )
+
+
+def _declared(request: ExecutionRequest) -> tuple[str, ...]:
+    process = request.payload.process
+    paths = (output_path(item.source_path) for item in process.outputs) if process else ()
+    return tuple(path for path in paths if path is not None)
+
+
+def _size(path: Any) -> int:
+    try:
+        return int(path.stat().st_size)
+    except OSError:
+        return 0

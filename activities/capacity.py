@@ -1,0 +1,81 @@
+"""How many attempts a host's backend runs at once.
+
+A pending experiment is a pending `acquire`; it waits here until the backend has a free
+place. Nothing here must survive the worker: a lease is taken again by the attempt it was
+granted for, also after an adoption, so a restart at worst runs a few attempts more at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+
+UNCLAIMED_S = 60.0
+"""A granted place whose attempt does not come in this time was given up: cancelled, or lost."""
+
+
+class Capacity:
+    """The places of one backend.
+
+    Args:
+        slots: Attempts at once; None where the backend has a queue of its own.
+    """
+
+    def __init__(self, slots: int | None) -> None:
+        self.slots = slots
+        self._running: set[str] = set()
+        self._granted: dict[str, float] = {}
+        self._waiting: list[tuple[int, int, str]] = []
+        self._order = itertools.count()
+        self._changed = asyncio.Event()
+
+    @property
+    def used(self) -> int:
+        """Places taken now."""
+        return len(self._running | self._granted.keys())
+
+    def position(self, key: str) -> int | None:
+        """Return how many wait before ``key`` in this worker, or None where it does not wait."""
+        order = sorted(self._waiting)
+        return next((i for i, entry in enumerate(order) if entry[2] == key), None)
+
+    async def grant(self, key: str, priority: int) -> None:
+        """Wait for a place: the most urgent first, then first come, first served."""
+        if key in self._running or key in self._granted:
+            return
+        entry = (-priority, next(self._order), key)
+        heapq.heappush(self._waiting, entry)
+        try:
+            while not (self._free() and self._waiting[0] == entry):
+                self._changed.clear()
+                await self._pause()
+            self._granted[key] = time.monotonic()
+        finally:
+            self._waiting.remove(entry)
+            heapq.heapify(self._waiting)
+            self._changed.set()
+
+    def claim(self, key: str) -> None:
+        """Take the place for a running attempt; an adopted one is never turned away."""
+        self._granted.pop(key, None)
+        self._running.add(key)
+
+    def release(self, key: str) -> None:
+        """Give the place back; repeating it changes nothing."""
+        self._granted.pop(key, None)
+        self._running.discard(key)
+        self._changed.set()
+
+    def _free(self) -> bool:
+        oldest = time.monotonic() - UNCLAIMED_S
+        self._granted = {key: at for key, at in self._granted.items() if at > oldest}
+        return self.slots is None or self.used < self.slots
+
+    async def _pause(self) -> None:
+        # The limit lets given-up grants expire while nothing else happens.
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout=5.0)
+        except TimeoutError:
+            return

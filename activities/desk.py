@@ -1,0 +1,69 @@
+"""What every activity of one worker shares: settings, store, and the backends it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from temporalio.exceptions import ApplicationError
+
+from temporal_fabric.activities.capacity import Capacity
+from temporal_fabric.record import RequestRecord
+
+if TYPE_CHECKING:
+    from temporal_fabric.adapters.contract import Adapter
+    from temporal_fabric.config import Settings
+    from temporal_fabric.errors import RequestRejected
+    from temporal_fabric.store import Store
+
+
+@dataclass(slots=True)
+class Desk:
+    """The worker's belongings. Nothing in it must survive the worker."""
+
+    settings: Settings
+    host: str
+    store: Store
+    backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
+    search_attributes: bool = False
+    _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
+
+    def capacity(self, backend: str) -> Capacity:
+        """Return the places of one of this worker's backends."""
+        if backend not in self._capacity:
+            self._capacity[backend] = Capacity(self.backend(backend).slots)
+        return self._capacity[backend]
+
+    async def aclose(self) -> None:
+        """Release what the backends hold; jobs go on."""
+        for adapter in self.backends.values():
+            await adapter.aclose()
+
+    def record(self, tenant: str, request_id: str) -> RequestRecord:
+        """Return the request record of one request."""
+        return RequestRecord(self.store, tenant, request_id)
+
+    def backend(self, name: str) -> Adapter:
+        """Return one of this worker's backends.
+
+        Raises:
+            ApplicationError: retryable; the queue was polled by a worker of another set-up.
+        """
+        adapter = self.backends.get(name)
+        if adapter is None:
+            raise ApplicationError(
+                f"this worker does not serve the backend [backend={name}, "
+                f"serves={', '.join(self.backends) or 'none'}]: compare the workers' fabric.toml",
+                type="BackendNotServed",
+            )
+        return adapter
+
+
+def rejection(error: RequestRejected) -> ApplicationError:
+    """Turn a refusal into the failure every door shows: type = first code, details = all."""
+    return ApplicationError(
+        str(error),
+        [problem.as_dict() for problem in error.problems],
+        type=error.code,
+        non_retryable=True,
+    )

@@ -1,0 +1,40 @@
+"""Heartbeats beside the work.
+
+A task handed to a dead poll comes back only by a timeout, and a cancellation arrives only
+with a heartbeat: so every activity beats, also the ones that take a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+INTERVAL_S = 2.0
+
+
+@asynccontextmanager
+async def beating(details: Callable[[], Any] | None = None) -> AsyncGenerator[None]:
+    """Heartbeat every two seconds while the block runs.
+
+    Args:
+        details: Called at each beat; only the latest value is kept by the server.
+    """
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat(*(() if details is None else (details(),)))
+            await asyncio.sleep(INTERVAL_S)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,52 @@
+"""Where a request could run: a verdict per backend, in the order they would be taken.
+
+Shared by `acquire`, which acts on it, and `plan`, which only shows it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from temporal_fabric.adapters.contract import Shortfall, Verdict
+from temporal_fabric.messages import BackendVerdict, PlanAnswer
+from temporal_fabric.verdicts import nearest_change
+
+if TYPE_CHECKING:
+    from temporal_fabric.activities.desk import Desk
+    from temporal_fabric.requests.models import ExecutionRequest
+
+
+async def place(request: ExecutionRequest, desk: Desk) -> PlanAnswer:
+    """Ask every configured backend; take the first that can, in the request's own order."""
+    order = sorted(desk.backends, key=lambda name: _preference(request, name))
+    verdicts = [await _verdict(request, name, desk) for name in order]
+    chosen = next((verdict.backend for verdict in verdicts if verdict.ok), "")
+    return PlanAnswer(chosen, verdicts, "" if chosen else nearest_change(verdicts))
+
+
+async def _verdict(request: ExecutionRequest, name: str, desk: Desk) -> BackendVerdict:
+    adapter = desk.backend(name)
+    if request.backends and _preference(request, name) == len(request.backends):
+        wanted = ", ".join(request.backends)
+        verdict = Verdict.of(
+            Shortfall(f"is not among /backends: {wanted}", f"add {name!r} to /backends")
+        )
+    else:
+        verdict = await adapter.can_fulfill(request)
+    return BackendVerdict(
+        backend=name,
+        ok=verdict.ok,
+        reasons=list(verdict.reasons),
+        changes=[shortfall.change for shortfall in verdict.shortfalls],
+        used=desk.capacity(name).used,
+        slots=adapter.slots,
+    )
+
+
+def _preference(request: ExecutionRequest, name: str) -> int:
+    """Return the place of a backend in the request's list, the list's length where absent."""
+    short = name.partition("@")[0]
+    for place_, wanted in enumerate(request.backends):
+        if wanted in {name, short}:
+            return place_
+    return len(request.backends)

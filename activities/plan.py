@@ -1,0 +1,38 @@
+"""Say where a request could run, without any effect: a standalone activity."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+
+from temporal_fabric import names
+from temporal_fabric.activities.desk import rejection
+from temporal_fabric.activities.placement import place
+from temporal_fabric.errors import RequestRejected
+from temporal_fabric.messages import PlanAnswer
+from temporal_fabric.requests import admit
+
+if TYPE_CHECKING:
+    from temporal_fabric.activities.desk import Desk
+
+
+class Plan:
+    """The ``plan`` activity of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @activity.defn(name=names.ACTIVITY_PLAN)
+    async def plan(self, body: Any) -> PlanAnswer:
+        """Return a verdict per backend, in the order in which they would be taken.
+
+        Raises:
+            ApplicationError: non-retryable, the body is refused: type = first error code.
+        """
+        try:
+            admission = await asyncio.to_thread(admit, body)
+        except RequestRejected as exc:
+            raise rejection(exc) from exc
+        return await place(admission.request, self._desk)

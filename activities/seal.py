@@ -1,0 +1,97 @@
+"""Seal the capsule of a run and record its outcome: the last activity of every run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from temporal_fabric import names
+from temporal_fabric.activities.desk import Desk, rejection
+from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.adapters.contract import AttemptKey
+from temporal_fabric.capsule.writing import CapsuleWriter
+from temporal_fabric.errors import RequestRejected
+from temporal_fabric.messages import ExperimentResult, Sealed, SealInput
+from temporal_fabric.requests import admit
+from temporal_fabric.workplace import Workplace
+
+if TYPE_CHECKING:
+    from temporal_fabric.record import RequestRecord
+
+
+class Seal:
+    """The ``seal`` activity of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @activity.defn(name=names.ACTIVITY_SEAL)
+    async def seal(self, asked: SealInput) -> Sealed:
+        """Write the capsule, record the outcome, then free what the host kept.
+
+        Raises:
+            ApplicationError: non-retryable, where a run was cancelled before admission and
+                its body is not a request.
+        """
+        async with beating():
+            info = activity.info()
+            if info.workflow_run_id is None or info.workflow_id is None:
+                raise ApplicationError("seal is an activity of an experiment", non_retryable=True)
+            result = asked.result
+            if not result.request_id:
+                result = await self._admit_late(asked, info.workflow_id, info.workflow_run_id)
+            run = {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id}
+            return await seal_run(self._desk, result, run)
+
+    async def _admit_late(
+        self, asked: SealInput, workflow_id: str, run_id: str
+    ) -> ExperimentResult:
+        """Give a run that was cancelled before any grant its record, epoch and capsule."""
+        try:
+            admission = await asyncio.to_thread(admit, asked.body, workflow_id=workflow_id)
+        except RequestRejected as exc:
+            raise rejection(exc) from exc
+        request = admission.request
+        record = self._desk.record(request.tenant, request.id)
+        await record.open(admission.digest, request.to_body())
+        epoch = await record.allocate(run_id, 0, "", workflow_id=workflow_id)
+        await record.mark_ended(epoch.epoch, "never placed")
+        root = self._desk.store.root
+        return replace(
+            asked.result,
+            tenant=request.tenant,
+            request_id=request.id,
+            digest=admission.digest,
+            epoch=epoch.epoch,
+            capsule=f"{root}/capsules/{request.tenant}/{request.id}/{epoch.epoch}",
+        )
+
+
+async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> Sealed:
+    """Seal one run; repeating it after any crash gives the same capsule."""
+    store, record = desk.store, desk.record(result.tenant, result.request_id)
+    if not result.capsule.startswith(f"{store.root}/"):
+        raise ApplicationError(
+            f"the capsule belongs to another store [capsule={result.capsule}, "
+            f"store={store.root}]: give every worker the same 'store'"
+        )
+    key = result.capsule.removeprefix(f"{store.root}/")
+    writer = CapsuleWriter(store, key, desk.settings.runs)
+    sealed, outcome = await writer.seal(result, await record.body(result.digest), run)
+    await record.record_outcome(run["run_id"], outcome)
+    await _free(desk, record, result)
+    return sealed
+
+
+async def _free(desk: Desk, record: RequestRecord, result: ExperimentResult) -> None:
+    """Drop what the host kept of the run: the capsule holds it now."""
+    for known in await record.epochs():
+        adapter = desk.backends.get(known.backend)
+        if adapter is not None:
+            await adapter.forget(AttemptKey(result.tenant, result.request_id, known.epoch))
+    place = Workplace.of(desk.settings.runs, result.tenant, result.request_id, result.epoch)
+    await asyncio.to_thread(place.remove)

@@ -1,0 +1,228 @@
+"""The contract between the fabric and one kind of backend.
+
+An adapter is asynchronous and holds no state that matters: everything is found again from
+the attempt's key after a crash. The promises below are what the fabric's own guarantees
+stand on, so they are part of the interface:
+
+* *One job per attempt.* `Adapter.submit` may be called any number of times, by any number
+  of processes, for the same (experiment, epoch): at most one job ever runs.
+* *Unknown is not absent.* `Adapter.find` answers ABSENT only with proof. A missing answer is
+  `temporal_fabric.errors.BackendUnknown`, which is retried and never permits a create.
+* *Terminated means gone.* `Adapter.terminate` returns only with proof that nothing of the
+  attempt runs and that a late `submit` of it will be refused.
+* *Success is not guessed.* A status is ENDED only when the backend says so.
+
+Transient trouble is `TransientBackendError`, trouble that the same call will meet again is
+`PermanentBackendError`; nothing else leaves an adapter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from temporal_fabric.requests.models import ExecutionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptKey:
+    """What identifies an attempt everywhere: tenant, request id and epoch."""
+
+    tenant: str
+    request_id: str
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.tenant}@{self.request_id}@{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """One thing a backend cannot do for a request."""
+
+    reason: str
+    """What is lacking, with what was asked for and what there is."""
+
+    change: str
+    """The smallest change of the request, or of the backend, that would mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a backend could ever run a request, and everything that speaks against it."""
+
+    shortfalls: tuple[Shortfall, ...] = ()
+
+    @classmethod
+    def of(cls, *shortfalls: Shortfall) -> Verdict:
+        """Return the verdict of these shortfalls; none of them means yes."""
+        return cls(shortfalls)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.shortfalls
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons alone."""
+        return tuple(shortfall.reason for shortfall in self.shortfalls)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSpec:
+    """Everything an adapter needs to start an attempt."""
+
+    key: AttemptKey
+    request: ExecutionRequest
+    folder: Path
+    """Host-local folder of this attempt, created and staged by the caller."""
+
+    checkpoints: Path
+    """Folder shared by all epochs of the experiment on this host."""
+
+    number: int
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    """The ``FABRIC_...`` variables the payload sees."""
+
+
+class Phase(StrEnum):
+    """What a backend knows of an attempt."""
+
+    ABSENT = "ABSENT"
+    RUNNING = "RUNNING"
+    ENDED = "ENDED"
+    LOST = "LOST"
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandle:
+    """A job on a backend."""
+
+    key: AttemptKey
+    native_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One look at a job.
+
+    ``exit_code`` is set only for a process that exited, ``signal`` only for one that was
+    killed. ``reason`` names an end that the process did not choose: TIMEOUT, OOM, SETUP, LOST.
+    """
+
+    phase: Phase
+    native_id: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_kills: int = 0
+    reason: str = ""
+    message: str = ""
+    started_at: float | None = None
+    """Unix seconds."""
+
+    ended_at: float | None = None
+    cpu_s: float | None = None
+    max_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a backend has and uses, for placement and for people."""
+
+    name: str
+    kind: str
+    healthy: bool
+    slots: int
+    running: int
+    labels: dict[str, Any] = field(default_factory=dict[str, Any])
+    detail: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Adapter(Protocol):
+    """One configured backend. See the module text for what every call promises."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of backend, such as ``local``."""
+        ...
+
+    @property
+    def slots(self) -> int | None:
+        """Attempts at once, or None where the backend has a queue of its own."""
+        ...
+
+    def get_name(self) -> str:
+        """Return the backend's instance name, such as ``local@<host id>``."""
+        ...
+
+    async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
+        """Say whether this backend could ever run the request. No effect."""
+        ...
+
+    async def submit(self, attempt: AttemptSpec) -> JobHandle:
+        """Start the attempt, or adopt it where it was started before.
+
+        A normal return promises that the job exists and its id is durable on the backend.
+
+        Raises:
+            TransientBackendError: unknown whether the job exists: `find` before anything else.
+            PermanentBackendError: the backend will never accept this attempt; no job exists.
+        """
+        ...
+
+    async def find(self, key: AttemptKey) -> JobStatus:
+        """Look the attempt up by its key.
+
+        Raises:
+            BackendUnknown: no trustworthy answer; not a permission to create.
+        """
+        ...
+
+    async def get_status(self, handle: JobHandle) -> JobStatus:
+        """Return the job's state now.
+
+        Raises:
+            BackendUnknown: no trustworthy answer.
+        """
+        ...
+
+    async def wait(self, handle: JobHandle, limit_s: float) -> JobStatus:
+        """Return the state at the end of the job, or after ``limit_s`` seconds.
+
+        Raises:
+            BackendUnknown: no trustworthy answer.
+        """
+        ...
+
+    def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
+        """Yield standard output from a byte offset to its present end."""
+        ...
+
+    async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
+        """Stop the attempt: SIGTERM, ``grace_s`` seconds, SIGKILL, proof.
+
+        Idempotent; an attempt that never existed is forbidden for good. The returned phase
+        is ABSENT, ENDED or LOST.
+
+        Raises:
+            TransientBackendError: no proof yet: call again.
+        """
+        ...
+
+    async def forget(self, key: AttemptKey) -> None:
+        """Drop what the backend keeps of a committed attempt; a restart stays refused."""
+        ...
+
+    async def inventory(self) -> Inventory:
+        """Return capacity, use and health."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections; jobs go on."""
+        ...

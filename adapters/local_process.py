@@ -1,0 +1,209 @@
+"""Payloads as processes of this host, under a launcher that outlives the worker.
+
+The launcher's durable record per attempt is what makes `submit` idempotent and lets a new
+worker adopt a running payload: see `temporal_fabric.launcher`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from temporal_fabric.adapters.contract import (
+    AttemptKey,
+    Inventory,
+    JobHandle,
+    JobStatus,
+    Phase,
+    Verdict,
+)
+from temporal_fabric.adapters.local_verdict import local_verdict
+from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec
+from temporal_fabric.states import Reason
+from temporal_fabric.workplace import Workplace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from temporal_fabric.adapters.contract import AttemptSpec
+    from temporal_fabric.config import BackendConfig, Settings
+    from temporal_fabric.requests.models import ExecutionRequest
+
+KIND = "local"
+
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "USER")
+"""Variables of the worker that a payload inherits; everything else is asked for by name."""
+
+_LOG_CHUNK = 64 * 1024
+
+_PHASES = {
+    "absent": Phase.ABSENT,
+    "intent": Phase.RUNNING,
+    "running": Phase.RUNNING,
+    "ended": Phase.ENDED,
+    "lost": Phase.LOST,
+}
+
+_WHY: dict[str, tuple[Reason, str]] = {
+    "wall": (Reason.TIMEOUT, "the wall limit was reached"),
+    "exec": (Reason.SETUP, "the command could not be started"),
+    "terminated": (Reason.SIGNAL, "terminated by the fabric"),
+    "forbidden": (Reason.LOST, "the attempt was forbidden before it started"),
+}
+
+
+class LocalProcessAdapter:
+    """See `temporal_fabric.adapters.contract.Adapter` for the promises."""
+
+    kind = KIND
+
+    def __init__(self, config: BackendConfig, settings: Settings, host: str) -> None:
+        self._config = config
+        self._settings = settings
+        self._name = f"{config.name}@{host}"
+        self._client: LauncherClient | None = None
+        self._connecting = asyncio.Lock()
+
+    def get_name(self) -> str:
+        """See `Adapter.get_name`."""
+        return self._name
+
+    @property
+    def slots(self) -> int:
+        """Attempts that run at once."""
+        return self._config.slots or os.cpu_count() or 1
+
+    async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
+        """See `Adapter.can_fulfill`."""
+        return local_verdict(request, self._config.labels)
+
+    async def submit(self, attempt: AttemptSpec) -> JobHandle:
+        """See `Adapter.submit`."""
+        client = await self._launcher()
+        record = await client.start(_launch_spec(attempt))
+        return JobHandle(attempt.key, _native_id(record))
+
+    async def find(self, key: AttemptKey) -> JobStatus:
+        """See `Adapter.find`."""
+        client = await self._launcher()
+        return _status(await client.query(str(key)))
+
+    async def get_status(self, handle: JobHandle) -> JobStatus:
+        """See `Adapter.get_status`."""
+        return await self.find(handle.key)
+
+    async def wait(self, handle: JobHandle, limit_s: float) -> JobStatus:
+        """See `Adapter.wait`."""
+        client = await self._launcher()
+        return _status(await client.wait(str(handle.key), limit_s))
+
+    async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
+        """See `Adapter.stream_logs`."""
+        key = handle.key
+        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
+        offset = from_offset
+        while chunk := await asyncio.to_thread(_read_at, place.stdout, offset):
+            offset += len(chunk)
+            yield chunk
+
+    async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
+        """See `Adapter.terminate`."""
+        client = await self._launcher()
+        return _status(await client.terminate(str(key), grace_s))
+
+    async def forget(self, key: AttemptKey) -> None:
+        """See `Adapter.forget`."""
+        client = await self._launcher()
+        await client.forget(str(key))
+
+    async def inventory(self) -> Inventory:
+        """See `Adapter.inventory`."""
+        client = await self._launcher()
+        live = await client.keys()
+        return Inventory(
+            name=self._name,
+            kind=KIND,
+            healthy=True,
+            slots=self.slots,
+            running=len(live),
+            labels=dict(self._config.labels),
+            detail=await client.info(),
+        )
+
+    async def aclose(self) -> None:
+        """See `Adapter.aclose`."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _launcher(self) -> LauncherClient:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await LauncherClient.connect(self._settings.launcher)
+            return self._client
+
+
+def _launch_spec(attempt: AttemptSpec) -> LaunchSpec:
+    request, process = attempt.request, attempt.request.payload.process
+    if process is None:
+        raise TypeError("the verdict admits process payloads only")
+    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    env |= {"PYTHONUNBUFFERED": "1"}
+    env |= dict(process.env) | attempt.env
+    return LaunchSpec(
+        key=str(attempt.key),
+        argv=tuple(process.command),
+        env=env,
+        cwd=process.workdir or str(attempt.folder / "task"),
+        stdout=str(attempt.folder / "stdout.log"),
+        stderr=str(attempt.folder / "stderr.log"),
+        wall_s=request.limits.wall_s,
+        grace_s=request.limits.grace_s,
+    )
+
+
+def _native_id(record: LaunchRecord) -> str:
+    # A pid alone is reused within minutes on a busy host; with its start time it is not.
+    return f"pid {record.pid} (start {record.start_time})" if record.pid else ""
+
+
+def _status(record: LaunchRecord) -> JobStatus:
+    reason, message = _end(record)
+    return JobStatus(
+        phase=_PHASES[record.state],
+        native_id=_native_id(record),
+        exit_code=record.exit_code,
+        signal=record.signal,
+        oom_kills=record.oom_kills,
+        reason=reason,
+        message=message,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        cpu_s=record.cpu_s,
+        max_rss_bytes=record.max_rss_bytes,
+    )
+
+
+def _end(record: LaunchRecord) -> tuple[str, str]:
+    """Name an end that the payload did not choose itself."""
+    if record.state == "lost":
+        return (Reason.LOST, "the launcher ended before the payload did, and took it along")
+    if record.state != "ended":
+        return ("", "")
+    if record.why in _WHY:
+        reason, message = _WHY[record.why]
+        return (reason, f"{message}: {record.error}" if record.error else message)
+    if record.signal is not None and record.oom_kills:
+        return (Reason.OOM, "killed by the kernel: out of memory")
+    return ("", "")
+
+
+def _read_at(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(_LOG_CHUNK)
+    except FileNotFoundError:
+        return b""

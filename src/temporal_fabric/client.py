@@ -1,0 +1,261 @@
+"""What a notebook or a program uses: submit an experiment, follow it, read its result."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from temporalio.client import ActivityFailureError
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import (
+    WorkflowAlreadyStartedError,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from temporal_fabric import names
+from temporal_fabric.config import Settings
+from temporal_fabric.errors import (
+    Problem,
+    RequestRejected,
+    ServerUnavailable,
+    StoreError,
+)
+from temporal_fabric.handle import ExperimentHandle, not_found
+from temporal_fabric.messages import PlanAnswer
+from temporal_fabric.record import RequestRecord
+from temporal_fabric.requests import ExecutionRequest, admit
+from temporal_fabric.shapes import is_table
+from temporal_fabric.status import ExperimentStatus, fill
+from temporal_fabric.store import open_store
+from temporal_fabric.verdicts import unplaceable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from temporalio.client import Client
+
+    from temporal_fabric.requests.admission import Admission
+
+_POLL_S = 0.5
+_PLAN_LIMIT = timedelta(seconds=3)
+
+
+class Fabric:
+    """Submits experiments to a Temporal namespace and finds them again.
+
+    Args:
+        client: A connected client; it needs the `FabricPlugin` only where it also runs workers.
+        settings: Where the store is; read from the environment by default.
+    """
+
+    def __init__(self, client: Client, settings: Settings | None = None) -> None:
+        self.client = client
+        self.settings = settings or Settings.load()
+
+    async def submit(
+        self, request: ExecutionRequest | Mapping[str, Any] | str | bytes, *, check: bool = True
+    ) -> ExperimentHandle:
+        """Start an experiment, or return the one that already runs under this id.
+
+        The call is idempotent: the same body gives the same experiment, also after it ended.
+
+        Args:
+            request: A request, or a body in YAML, JSON or as a mapping.
+            check: Ask a worker first whether any backend could ever run it. Without, or
+                where no worker answers, the experiment itself fails with E_NO_BACKEND.
+
+        Raises:
+            RequestRejected: the body is wrong, its id is taken by another body (E_CONFLICT),
+                or no backend could ever run it (E_NO_BACKEND).
+            ServerUnavailable: the server stopped answering; submitting again is safe.
+        """
+        body = request.to_body() if isinstance(request, ExecutionRequest) else request
+        admission = admit(_with_id(body))
+        handle = self.get(admission.request.id, admission.request.tenant)
+        if await self._is_new(handle, admission) and check:
+            answer = await self.plan(admission.request)
+            if answer is not None and not answer.backend:
+                raise unplaceable(answer)
+        try:
+            await self._start(handle, admission)
+        except WorkflowAlreadyStartedError:
+            pass  # it ended before: the digest below says whether it is the same request
+        except RPCError as exc:
+            raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
+        await self._compare(handle, admission)
+        return handle
+
+    async def plan(self, request: ExecutionRequest) -> PlanAnswer | None:
+        """Ask where a request would run, without any effect.
+
+        Returns:
+            A verdict per backend, or None where no worker of the pool answers in time.
+
+        Raises:
+            ServerUnavailable: the server does not answer.
+        """
+        try:
+            answer: PlanAnswer = await self.client.execute_activity(
+                names.ACTIVITY_PLAN,
+                request.to_body(),
+                id=f"plan/{request.tenant}/{request.id}/{secrets.token_hex(4)}",
+                task_queue=names.pool_queue(request.pool),
+                result_type=PlanAnswer,
+                schedule_to_start_timeout=_PLAN_LIMIT,
+                start_to_close_timeout=_PLAN_LIMIT,
+                schedule_to_close_timeout=2 * _PLAN_LIMIT,
+            )
+        except ActivityFailureError:
+            return None
+        except RPCError as exc:
+            if exc.status == RPCStatusCode.UNIMPLEMENTED:
+                return None  # a server without standalone activities
+            raise ServerUnavailable(f"the server did not answer: {exc}") from exc
+        return answer
+
+    def get(self, request_id: str, tenant: str = names.DEFAULT_TENANT) -> ExperimentHandle:
+        """Return the handle of an experiment; nothing is looked up yet."""
+        return ExperimentHandle(self, tenant, request_id)
+
+    async def find(self, wanted: str) -> ExperimentHandle:
+        """Find an experiment by id, ``tenant/id``, unique prefix of an id, or ``last``.
+
+        Raises:
+            ExperimentNotFound: nothing fits, or more than one does.
+        """
+        tenant, _, request_id = wanted.removeprefix("experiment/").rpartition("/")
+        tenant = tenant or names.DEFAULT_TENANT
+        if wanted != "last":
+            for workflow_id in (None, names.scheduled_workflow_id(tenant, request_id)):
+                handle = ExperimentHandle(self, tenant, request_id, workflow_id)
+                if await handle.exists():
+                    return handle
+        found = await self.list(limit=1 if wanted == "last" else 1000)
+        if wanted != "last":
+            found = [s for s in found if s.tenant == tenant and s.request_id.startswith(request_id)]
+        if len(found) == 1:
+            only = found[0]
+            return ExperimentHandle(self, only.tenant, only.request_id, only.workflow_id)
+        raise not_found(wanted, [status.request_id for status in found])
+
+    async def list(
+        self, *, limit: int = 50, query: str = "", tenant: str | None = None
+    ) -> list[ExperimentStatus]:
+        """Return the newest experiments.
+
+        Args:
+            limit: How many at most.
+            query: A further condition in Temporal's visibility query language.
+            tenant: Only this tenant's.
+        """
+        condition = f"WorkflowType = '{names.WORKFLOW_EXPERIMENT}'"
+        if tenant is not None:
+            prefix = names.workflow_id(tenant, "")
+            condition += f" AND WorkflowId STARTS_WITH '{prefix}'"
+        if query:
+            condition += f" AND ({query})"
+        found: list[ExperimentStatus] = []
+        async for execution in self.client.list_workflows(condition, limit=limit):
+            status = ExperimentStatus(*names.request_of(execution.id))
+            await fill(status, execution)
+            found.append(status)
+        return found
+
+    def record(self, tenant: str, request_id: str) -> RequestRecord | None:
+        """Return the request record, or None where the store is out of this client's reach."""
+        try:
+            return RequestRecord(open_store(self.settings.store), tenant, request_id)
+        except StoreError:
+            return None
+
+    async def _start(
+        self,
+        handle: ExperimentHandle,
+        admission: Admission,
+        *,
+        reuse: WorkflowIDReusePolicy = WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        memo: Mapping[str, str] | None = None,
+    ) -> None:
+        request = admission.request
+        own = {names.MEMO_DIGEST: admission.digest, names.MEMO_NAME: request.name or ""}
+        await self.client.start_workflow(
+            names.WORKFLOW_EXPERIMENT,
+            request.to_body(),
+            id=handle.workflow_id,
+            task_queue=names.QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=reuse,
+            memo=own | dict(memo or {}),
+            static_summary=_summary(request),
+            priority=Priority(
+                priority_key=names.temporal_priority(request.priority),
+                fairness_key=request.tenant,
+            ),
+        )
+
+    async def start_again(
+        self, handle: ExperimentHandle, body: Mapping[str, Any], failed_run: str
+    ) -> None:
+        """Start another run of a request whose last run failed; see `ExperimentHandle.retry`."""
+        admission = admit(body)
+        reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+        memo = {names.MEMO_RETRY_OF: failed_run or "unknown"}
+        try:
+            await self._start(handle, admission, reuse=reuse, memo=memo)
+        except RPCError as exc:
+            raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
+
+    async def _is_new(self, handle: ExperimentHandle, admission: Admission) -> bool:
+        """Say whether the store knows the id; refuse it where it belongs to another body.
+
+        The record outlives Temporal's own memory of the id.
+        """
+        record = self.record(handle.tenant, handle.id)
+        known = None if record is None else await record.digest()
+        if known is not None and known != admission.digest:
+            raise _conflict(handle, known, admission.digest)
+        return known is None
+
+    async def _compare(self, handle: ExperimentHandle, admission: Admission) -> None:
+        """Compare digests: the server itself never compares two starts of one id."""
+        description = await handle.workflow.describe()
+        memo = await description.memo()
+        known = memo.get(names.MEMO_DIGEST) or await _digest_of_start(handle)
+        if known != admission.digest:
+            raise _conflict(handle, str(known), admission.digest)
+
+
+async def _digest_of_start(handle: ExperimentHandle) -> str | None:
+    """Return the digest of a run that was started without our client."""
+    try:
+        return admit(await handle.started_with(), workflow_id=handle.workflow_id).digest
+    except RequestRejected:
+        return None
+
+
+def _with_id(body: Any) -> Any:
+    """Give a body without an id a fresh one: two such submits are two experiments."""
+    if is_table(body) and "id" not in body:
+        name = str(body.get("name") or next(iter(body.get("payload") or ["run"]), "run"))
+        stem = "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")[:40]
+        return {"id": f"{stem or 'run'}-{secrets.token_hex(3)}", **body}
+    return body
+
+
+def _summary(request: ExecutionRequest) -> str:
+    """Return the one line the UI shows beside the workflow id: what, and for whom."""
+    what = request.name or request.id
+    process = request.payload.process
+    if process is not None:
+        what += f": {' '.join(process.command)}"
+    return f"{what[:150]} ({request.kind}, for {request.tenant})"
+
+
+def _conflict(handle: ExperimentHandle, known: str, given: str) -> RequestRejected:
+    message = (
+        f"the id {handle.id!r} is taken by another request: "
+        "choose another id, or submit the body that was submitted before"
+    )
+    problem = Problem("E_CONFLICT", "/id", message, actual=given, allowed=(known,))
+    return RequestRejected([problem])

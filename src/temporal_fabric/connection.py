@@ -1,0 +1,71 @@
+"""Finding the Temporal server and connecting to it.
+
+The address comes from Temporal's own environment configuration (``TEMPORAL_ADDRESS``, then a
+profile), then from the embedded server's ``server.json``. Nothing is ever started here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from temporalio.client import Client
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError
+
+from temporal_fabric.errors import ServerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from temporalio.client import Plugin
+
+    from temporal_fabric.config import Settings
+
+_REMEDY = (
+    "start one with 'temporal-fabric dev', or set TEMPORAL_ADDRESS to a server that runs already"
+)
+
+
+def connect_options(
+    settings: Settings, *, address: str | None = None, namespace: str | None = None
+) -> dict[str, Any]:
+    """Return the keyword arguments of `Client.connect`.
+
+    Raises:
+        ServerUnavailable: no address is known.
+    """
+    from temporal_fabric.devserver import read_server_info  # noqa: PLC0415 - only here
+
+    options: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    if address:
+        options["target_host"] = address
+    if namespace:
+        options["namespace"] = namespace
+    if not options.get("target_host"):
+        info = read_server_info(settings.home)
+        if info is None:
+            raise ServerUnavailable(
+                f"no Temporal server is known [home={settings.home}]: {_REMEDY}"
+            )
+        options["target_host"] = info.address
+    return options
+
+
+async def connect(
+    settings: Settings,
+    *,
+    address: str | None = None,
+    namespace: str | None = None,
+    plugins: Sequence[Plugin] = (),
+) -> Client:
+    """Connect to the resolved server.
+
+    Raises:
+        ServerUnavailable: no address is known, or nothing answers there.
+    """
+    options = connect_options(settings, address=address, namespace=namespace)
+    host = options["target_host"]
+    try:
+        return await Client.connect(**options, plugins=plugins)
+    except (RuntimeError, RPCError) as exc:
+        raise ServerUnavailable(f"no Temporal server answers [address={host}]: {_REMEDY}") from exc

@@ -1,0 +1,53 @@
+"""Words and tables for a person at a terminal: progress on stderr, answers on stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLOURS = {
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "CANCELED": "yellow",
+    "RUNNING": "cyan",
+    "COLLECTING": "cyan",
+    "RETRYING": "yellow",
+    "CANCELLING": "yellow",
+    "HELD": "magenta",
+}
+
+
+def say(text: str, *, colour: str | None = None) -> None:
+    """Print progress on standard error."""
+    click.secho(text, fg=colour, err=True)
+
+
+def state_line(moment: dict[str, Any]) -> None:
+    """Print one state change on standard error."""
+    state = str(moment["state"])
+    reason = f"  {moment['reason']}" if moment.get("reason") else ""
+    place = f"  {moment['backend']} epoch {moment['epoch']}" if moment.get("backend") else ""
+    at = str(moment["at"])[11:23]
+    click.secho(f"{at}  ", dim=True, nl=False, err=True)
+    click.secho(f"{state:<11}", fg=COLOURS.get(state), bold=True, nl=False, err=True)
+    click.secho(f"{place}{reason}", dim=True, err=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output; plain and full width where that is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - `--help` must not pay for it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    wide = None if sys.stdout.isatty() else 200
+    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold", no_wrap=column in {"id", "state"})
+    for row in rows:
+        grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    Console(width=wide, highlight=False, soft_wrap=wide is not None).print(grid)

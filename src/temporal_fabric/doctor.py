@@ -1,0 +1,133 @@
+"""Looking a machine over: what works, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSystemInfoRequest
+from temporalio.service import RPCError
+
+from temporal_fabric import attributes, durable, names
+from temporal_fabric.connection import connect
+from temporal_fabric.devserver import read_server_info
+from temporal_fabric.errors import FabricError
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from temporal_fabric.config import Settings
+
+_LOW_DISK = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    verdict: str
+    """``ok``, ``warn`` or ``fail``."""
+
+    detail: str
+    remedy: str = ""
+
+
+async def examine(
+    settings: Settings, *, address: str | None = None, namespace: str | None = None
+) -> list[Check]:
+    """Look at everything the fabric needs; never raises, every trouble is a check."""
+    checks = [_python(), *_home(settings), _store(settings)]
+    try:
+        client = await connect(settings, address=address, namespace=namespace)
+    except FabricError as exc:
+        return [*checks, Check("server", "fail", str(exc).partition(":")[0], _remedy(str(exc)))]
+    return [*checks, *await _server(client, settings)]
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+
+
+def _home(settings: Settings) -> list[Check]:
+    home = settings.home
+    source = f"settings from {settings.source}"
+    try:
+        durable.make_folder(home)
+        durable.replace(home / ".doctor", b"")
+        (home / ".doctor").unlink()
+    except OSError as exc:
+        remedy = "set FABRIC_HOME to a folder that can be written"
+        return [Check("home", "fail", f"{home}: {exc}", remedy)]
+    usage = shutil.disk_usage(home)
+    free = usage.free / usage.total
+    text = f"{usage.free / 1e9:.0f} GB free ({free:.0%})"
+    disk = Check("disk", "ok", text)
+    if free < _LOW_DISK:
+        disk = Check("disk", "warn", text, "free some space: capsules are kept for good")
+    return [Check("home", "ok", f"{home}, {source}"), disk]
+
+
+def _store(settings: Settings) -> Check:
+    from temporal_fabric.store import open_store  # noqa: PLC0415
+
+    try:
+        return Check("store", "ok", open_store(settings.store).root)
+    except FabricError as exc:
+        return Check("store", "fail", str(exc), "set 'store' in fabric.toml")
+
+
+async def _server(client: Client, settings: Settings) -> list[Check]:
+    info = await client.workflow_service.get_system_info(GetSystemInfoRequest())
+    embedded = read_server_info(settings.home)
+    ui = f", web UI {embedded.ui_url}" if embedded and embedded.ui_url else ""
+    where = client.service_client.config.target_host
+    checks = [Check("server", "ok", f"{where}, version {info.server_version}{ui}")]
+    checks.append(await _attributes(client))
+    checks += [await _queue(client, names.QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)]
+    for pool in settings.pools:
+        queue = names.pool_queue(pool)
+        checks.append(await _queue(client, queue, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY))
+    checks.append(_cores())
+    return checks
+
+
+async def _attributes(client: Client) -> Check:
+    try:
+        absent = await attributes.missing(client)
+    except RPCError as exc:
+        return Check("search attributes", "warn", f"cannot be listed: {exc}", _ATTRIBUTES)
+    if absent:
+        return Check("search attributes", "warn", f"missing: {', '.join(absent)}", _ATTRIBUTES)
+    return Check("search attributes", "ok", f"{len(names.SEARCH_ATTRIBUTES)} registered")
+
+
+_ATTRIBUTES = (
+    "experiments run without them; start a worker with operator rights once, or ask the "
+    "server's operator to register them"
+)
+
+
+async def _queue(client: Client, queue: str, kind: TaskQueueType.ValueType) -> Check:
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+        )
+    )
+    if answer.pollers:
+        who = ", ".join(sorted({poller.identity for poller in answer.pollers}))
+        return Check(queue, "ok", f"polled by {who}")
+    return Check(queue, "fail", "no worker polls it", "start one: temporal-fabric worker")
+
+
+def _cores() -> Check:
+    return Check("host", "ok", f"{os.cpu_count()} cores")
+
+
+def _remedy(text: str) -> str:
+    return text.partition(": ")[2]

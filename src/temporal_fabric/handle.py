@@ -1,0 +1,209 @@
+"""One experiment as a program sees it: where it stands, its result, cancel and retry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from temporalio.client import WorkflowFailureError
+from temporalio.converter import value_to_type
+from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from temporal_fabric import names
+from temporal_fabric.errors import (
+    ExperimentCanceled,
+    ExperimentFailed,
+    ExperimentNotFound,
+    Problem,
+    RequestRejected,
+    ServerUnavailable,
+)
+from temporal_fabric.messages import ExperimentResult
+from temporal_fabric.requests import admit
+from temporal_fabric.shapes import is_rows, is_table
+from temporal_fabric.states import Reason, State
+from temporal_fabric.status import ExperimentStatus, read_status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from temporalio.client import WorkflowHandle
+
+    from temporal_fabric.client import Fabric
+
+_POLL_S = 0.5
+
+
+class ExperimentHandle:
+    """One experiment, by tenant and request id."""
+
+    def __init__(
+        self, fabric: Fabric, tenant: str, request_id: str, workflow_id: str | None = None
+    ) -> None:
+        self._fabric = fabric
+        self.tenant = tenant
+        self.id = request_id
+        self.workflow_id = workflow_id or names.workflow_id(tenant, request_id)
+        """The Temporal workflow id; a Schedule's differs from the request id."""
+
+    def __repr__(self) -> str:
+        return f"ExperimentHandle({self.tenant}/{self.id})"
+
+    @property
+    def workflow(self) -> WorkflowHandle[Any, Any]:
+        """The Temporal handle of the newest run."""
+        return self._fabric.client.get_workflow_handle(self.workflow_id)
+
+    async def exists(self) -> bool:
+        """Return whether Temporal or the store knows the experiment."""
+        try:
+            await self.workflow.describe()
+        except RPCError as exc:
+            if exc.status != RPCStatusCode.NOT_FOUND:
+                raise ServerUnavailable(f"the server did not answer: {exc}") from exc
+            record = self._fabric.record(self.tenant, self.id)
+            return record is not None and await record.digest() is not None
+        return True
+
+    async def body(self) -> dict[str, Any]:
+        """Return the admitted request body.
+
+        Raises:
+            ExperimentNotFound: neither the store nor Temporal has it.
+            RequestRejected: it was started with a body that is no request.
+        """
+        record = self._fabric.record(self.tenant, self.id)
+        digest = None if record is None else await record.digest()
+        if record is not None and digest is not None:
+            return await record.body(digest)
+        try:
+            started = await self.started_with()
+        except RPCError as exc:
+            raise self._missing(exc) from exc
+        return admit(started, workflow_id=self.workflow_id).request.to_body()
+
+    async def started_with(self) -> Any:
+        """Return the input of the newest run, unread, as it stands in its history."""
+        async for event in self.workflow.fetch_history_events(page_size=1):
+            payloads = event.workflow_execution_started_event_attributes.input.payloads
+            decoded = await self._fabric.client.data_converter.decode(list(payloads))
+            return decoded[0] if decoded else None
+        return None
+
+    async def retry(self) -> None:
+        """Run it again after it failed: the same request under the next epoch.
+
+        Raises:
+            RequestRejected: E_CONFLICT where it still runs or has succeeded.
+            ExperimentNotFound: there is no such experiment.
+        """
+        status = await self.status()
+        if not status.final or status.state == State.SUCCEEDED:
+            what = "has succeeded: clone it" if status.final else "still runs: cancel it first"
+            problem = Problem("E_CONFLICT", "/id", f"the experiment {what}", actual=status.state)
+            raise RequestRejected([problem])
+        await self._fabric.start_again(self, await self.body(), status.run_id)
+
+    async def status(self) -> ExperimentStatus:
+        """Return where the experiment stands.
+
+        Raises:
+            ExperimentNotFound: neither Temporal nor the store knows it.
+        """
+        record = self._fabric.record(self.tenant, self.id)
+        return await read_status(self.workflow, record, (self.tenant, self.id))
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield each state the experiment enters, and each new heartbeat, until it ends."""
+        seen, beat = 0, dict[str, Any]()
+        while True:
+            status = await self.status()
+            for moment in status.timeline[seen:]:
+                yield {"event": "state", **moment}
+            seen = max(seen, len(status.timeline))
+            if status.live and status.live != beat and not status.final:
+                beat = status.live
+                yield {"event": "heartbeat", **beat}
+            if status.final:
+                return
+            await asyncio.sleep(_POLL_S)
+
+    async def cancel(self) -> None:
+        """Ask for cancellation; CANCELED follows once nothing of the experiment runs.
+
+        Raises:
+            ExperimentNotFound: there is no such experiment.
+        """
+        try:
+            await self.workflow.cancel()
+        except RPCError as exc:
+            raise self._missing(exc) from exc
+
+    async def result(self) -> ExperimentResult:
+        """Wait for the end and return the result.
+
+        Raises:
+            ExperimentFailed: it FAILED; reason, exit code and stderr excerpt are attached.
+            ExperimentCanceled: it was cancelled.
+            RequestRejected: a direct start had a bad body.
+            ExperimentNotFound: there is no such experiment.
+        """
+        while True:
+            try:
+                return _result(dict(await self.workflow.result()))
+            except WorkflowFailureError as exc:
+                raise await self._failure(exc) from exc
+            except RPCError as exc:
+                if exc.status == RPCStatusCode.NOT_FOUND:
+                    return await self._recorded(exc)
+                # The SDK gives up after some ten seconds; a server that restarts takes longer.
+                await asyncio.sleep(1)
+
+    async def _recorded(self, error: RPCError) -> ExperimentResult:
+        record = self._fabric.record(self.tenant, self.id)
+        last = None if record is None else await record.last_outcome()
+        if last is None:
+            raise self._missing(error) from error
+        result = _result(last[1])
+        if result.state == State.SUCCEEDED:
+            return result
+        kind = ExperimentCanceled if result.state == State.CANCELED else ExperimentFailed
+        raise kind(result.message or result.reason, last[1])
+
+    async def _failure(self, error: WorkflowFailureError) -> Exception:
+        cause = error.cause
+        if isinstance(cause, ApplicationError):
+            detail: Any = cause.details[0] if cause.details else {}
+            if (cause.type or "").startswith("E_") and is_rows(detail):
+                return RequestRejected([Problem.from_dict(item) for item in detail])
+            if is_table(detail) and detail:
+                return ExperimentFailed(f"{cause.type}: {cause.message}", detail)
+        status = await self.status()
+        summary = {"state": status.state, "reason": status.reason, "capsule": status.capsule}
+        if isinstance(cause, CancelledError):
+            return ExperimentCanceled("the experiment was cancelled", summary)
+        if isinstance(cause, TerminatedError):
+            lost = summary | {"state": State.FAILED, "reason": Reason.LOST}
+            return ExperimentFailed("LOST: the workflow was terminated", lost)
+        return ExperimentFailed(f"{Reason.INTERNAL}: {cause or error}", summary)
+
+    def _missing(self, error: RPCError) -> Exception:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            return ServerUnavailable(f"the server did not answer: {error}")
+        return not_found(f"{self.tenant}/{self.id}", [])
+
+
+def _result(data: Mapping[str, Any]) -> ExperimentResult:
+    result: ExperimentResult = value_to_type(ExperimentResult, dict(data))
+    return result
+
+
+def not_found(wanted: str, fitting: Sequence[str]) -> ExperimentNotFound:
+    """Return the error for an id that fits nothing, or too much."""
+    if fitting:
+        few = ", ".join(sorted(set(fitting))[:5])
+        return ExperimentNotFound(f"more than one experiment fits [id={wanted}]: {few}")
+    return ExperimentNotFound(
+        f"no such experiment [id={wanted}]: 'temporal-fabric list' shows what there is"
+    )

@@ -1,0 +1,65 @@
+"""Reading a payload's output: from the host while it runs, from the capsule afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, BinaryIO
+
+from temporal_fabric.store import local_path
+from temporal_fabric.workplace import Workplace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from temporal_fabric.config import Settings
+    from temporal_fabric.handle import ExperimentHandle
+    from temporal_fabric.status import ExperimentStatus
+
+_POLL_S = 0.3
+_CHUNK = 64 * 1024
+
+
+async def read_logs(
+    handle: ExperimentHandle, settings: Settings, *, stream: str = "stdout", follow: bool = False
+) -> AsyncIterator[bytes]:
+    """Yield a payload's output, attempt after attempt.
+
+    Args:
+        handle: The experiment.
+        settings: Where this host keeps its working folders.
+        stream: ``stdout`` or ``stderr``.
+        follow: Go on until the experiment ends.
+
+    Raises:
+        ExperimentNotFound: there is no such experiment.
+    """
+    name = f"{stream}.log"
+    with ExitStack() as files:
+        opened: dict[int, BinaryIO] = {}
+        while True:
+            status = await handle.status()
+            for epoch in _epochs(status):
+                if epoch not in opened and (path := _find(settings, status, epoch, name)):
+                    # An open file stays readable when the seal moves it into the capsule.
+                    opened[epoch] = files.enter_context(path.open("rb"))
+                while epoch in opened and (chunk := opened[epoch].read(_CHUNK)):
+                    yield chunk
+            if status.final or not follow:
+                return
+            await asyncio.sleep(_POLL_S)
+
+
+def _epochs(status: ExperimentStatus) -> list[int]:
+    known = {int(moment.get("epoch") or 0) for moment in status.timeline} | {status.epoch}
+    return sorted(known - {0})
+
+
+def _find(settings: Settings, status: ExperimentStatus, epoch: int, name: str) -> Path | None:
+    place = Workplace.of(settings.runs, status.tenant, status.request_id, epoch)
+    places = [place.folder / name]
+    capsule = local_path(status.capsule) if status.capsule else None
+    if capsule is not None:
+        places.append(capsule / "logs" / str(epoch) / name)
+    return next((path for path in places if path.is_file()), None)

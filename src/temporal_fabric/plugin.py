@@ -1,0 +1,113 @@
+"""The one place that knows Temporal's plugin hooks.
+
+Give `FabricPlugin` to the client only: it reaches every worker made from that client. Which
+workflows and activities a worker gets follows from its task queue, so that a worker for
+anything else stays as its owner made it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from temporalio.plugin import SimplePlugin
+
+from temporal_fabric import names
+from temporal_fabric.config import Settings, host_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from temporalio.worker import ReplayerConfig, WorkerConfig
+
+    from temporal_fabric.activities.desk import Desk
+
+_POOL = names.pool_queue("")
+_BACKEND = names.backend_queue("")
+
+_MANY = 1000
+"""Supervisors and waiting grants are idle coroutines; the backend's slots are the real limit."""
+
+
+class FabricPlugin(SimplePlugin):
+    """Runs experiments on the workers of a client.
+
+    Args:
+        settings: What the fabric is told; read from the environment by default.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__("temporal-fabric.FabricPlugin")  # pyright: ignore[reportUnknownMemberType]
+        self._settings = settings
+        self._desk: Desk | None = None
+
+    @property
+    def desk(self) -> Desk:
+        """What the activities of this process share; made on first use by a worker."""
+        if self._desk is None:
+            self._desk = _make_desk(self._settings or Settings.load())
+        return self._desk
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Give a fabric worker its workflows, activities and limits."""
+        config = super().configure_worker(config)
+        # The SDK's own types leave the activities unknown; a plain dict says what is meant.
+        options = cast("dict[str, Any]", config)
+        queue: str = options.get("task_queue") or ""
+        if queue == names.QUEUE:
+            from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
+
+            options["workflows"] = [*options.get("workflows", ()), Experiment]
+        activities = self._activities(queue)
+        if not activities:
+            return config
+        options["activities"] = [*options.get("activities", ()), *activities]
+        options["max_concurrent_activities"] = _MANY
+        # A cancellation arrives with a heartbeat: at the default throttle it takes 8 s.
+        options["max_heartbeat_throttle_interval"] = timedelta(seconds=1)
+        # Eager activities would bypass queue and priority.
+        options["disable_eager_activity_execution"] = True
+        options["graceful_shutdown_timeout"] = timedelta(seconds=1)
+        options["identity"] = options.get("identity") or f"fabric@{self.desk.host}"
+        return config
+
+    def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
+        """Let a replayer know the experiment workflow."""
+        from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
+
+        config = super().configure_replayer(config)
+        config["workflows"] = [*config.get("workflows", []), Experiment]
+        return config
+
+    def _activities(self, queue: str) -> Sequence[Callable[..., Any]]:
+        # Imported by workers only: a client that submits needs none of it.
+        from temporal_fabric.activities.absence import EnsureAbsent  # noqa: PLC0415
+        from temporal_fabric.activities.acquire import Acquire  # noqa: PLC0415
+        from temporal_fabric.activities.attempt import Attempt  # noqa: PLC0415
+        from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
+        from temporal_fabric.activities.seal import Seal  # noqa: PLC0415
+
+        if queue == names.QUEUE:
+            return [Seal(self.desk).seal]
+        if queue.startswith(_POOL):
+            return [Acquire(self.desk).acquire, Plan(self.desk).plan]
+        if queue.startswith(_BACKEND):
+            return [
+                Attempt(self.desk).attempt,
+                EnsureAbsent(self.desk).ensure_absent,
+                Seal(self.desk).seal,
+            ]
+        return []
+
+
+def _make_desk(settings: Settings) -> Desk:
+    from temporal_fabric.activities.desk import Desk  # noqa: PLC0415
+    from temporal_fabric.adapters import registry  # noqa: PLC0415
+    from temporal_fabric.store import open_store  # noqa: PLC0415
+
+    host = host_id(settings.home)
+    desk = Desk(settings, host, open_store(settings.store))
+    for config in settings.backends:
+        adapter = registry.build(config, settings, host)
+        desk.backends[adapter.get_name()] = adapter
+    return desk

@@ -1,0 +1,120 @@
+"""The worker of one host: from settings to queues, activities and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from temporalio.worker import Worker
+
+from temporal_fabric import attributes, names
+from temporal_fabric.activities.abandoned import sweep
+from temporal_fabric.connection import connect
+from temporal_fabric.errors import HostLockHeld
+from temporal_fabric.plugin import FabricPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from temporal_fabric.config import Settings
+
+log = logging.getLogger(__name__)
+
+_LOCK_PATIENCE_S = 10.0
+"""A supervisor restarts a worker at once; its predecessor may still be draining."""
+
+
+async def serve(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[dict[str, Any]], None] | None = None,
+    address: str | None = None,
+    namespace: str | None = None,
+) -> None:
+    """Run this host's workers until ``stop`` is set, then detach from what runs.
+
+    Payloads outlive the worker: the next one adopts them.
+
+    Args:
+        settings: What the fabric is told.
+        stop: Set it to shut down.
+        ready: Called once with a description when every queue is polled.
+        address: Temporal address that wins over the environment.
+        namespace: Temporal namespace that wins over the environment.
+
+    Raises:
+        HostLockHeld: another worker serves this host.
+        ServerUnavailable: no server answers.
+    """
+    plugin = FabricPlugin(settings)
+    client = await connect(settings, address=address, namespace=namespace, plugins=[plugin])
+    with _host_lock(settings) as lock:
+        await lock()
+        desk = plugin.desk
+        desk.search_attributes = await attributes.register(client)
+        queues = [
+            names.QUEUE,
+            *(names.pool_queue(pool) for pool in settings.pools),
+            *(names.backend_queue(backend) for backend in desk.backends),
+        ]
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(desk.aclose)
+            workers = [Worker(client, task_queue=queue) for queue in queues]
+            for worker in workers:
+                await stack.enter_async_context(worker)
+            sweeping = asyncio.create_task(sweep(desk, client))
+            if ready is not None:
+                ready({"host": desk.host, "queues": queues, "backends": list(desk.backends)})
+            await stop.wait()
+            sweeping.cancel()
+            log.info("detaching: payloads go on without this worker")
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
+
+
+async def serve_until_signal(settings: Settings, **options: Any) -> None:
+    """Run `serve` until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop=stop, **options)
+
+
+@contextmanager
+def _host_lock(settings: Settings) -> Generator[Callable[[], Any]]:
+    """Yield a coroutine that takes the host lock: a local backend has one worker at a time."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    path = settings.home / "worker.lock"
+    with path.open("a+") as file:
+
+        async def take() -> None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + _LOCK_PATIENCE_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as exc:
+                    if loop.time() > deadline:
+                        raise HostLockHeld(_held(path)) from exc
+                await asyncio.sleep(0.2)
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid()}) + "\n")
+            file.flush()
+
+        yield take
+
+
+def _held(path: Any) -> str:
+    owner = path.read_text().strip() or "unknown"
+    return (
+        f"another worker serves this host [lock={path}, owner={owner}]: stop it first, or give "
+        "this one a FABRIC_HOME of its own"
+    )

@@ -1,0 +1,134 @@
+"""A whole fabric for a test: a real server, a worker in its own process, a client.
+
+Everything can be killed and started again, which is what tests do with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from temporal_fabric import names
+from temporal_fabric.config import Settings
+from temporal_fabric.devserver import DevServer
+from temporal_fabric.errors import FabricError
+from temporal_fabric.launcher import LauncherClient
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_START_S = 30.0
+_STOP_S = 20.0
+
+
+class FabricEnvironment:
+    """A server and a worker under one home.
+
+    Args:
+        home: A folder of the test's own; short, because a Unix socket lies below it.
+        env: Variables of the worker, beside this process's own.
+    """
+
+    def __init__(self, home: Path, env: dict[str, str] | None = None) -> None:
+        self.home = home
+        self.settings = Settings(home=home, store=home.as_uri())
+        self.env = {**os.environ, "FABRIC_HOME": str(home), **(env or {})}
+        self.env.pop("TEMPORAL_ADDRESS", None)
+        self.server: DevServer | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """The server's address."""
+        if self.server is None:
+            raise RuntimeError("the server is not started")
+        return self.server.info.address
+
+    def start_server(self) -> None:
+        """Start the server, on the same file and the same port as before."""
+        self.server = DevServer.start(
+            self.home,
+            durable=False,
+            port=self._port,
+            strict_port=bool(self._port),
+            die_with_parent=True,
+            search_attributes=names.SEARCH_ATTRIBUTES,
+        )
+        self._port = int(self.server.info.address.rpartition(":")[2])
+
+    def start_worker(self, **env: str) -> subprocess.Popen[bytes]:
+        """Start a worker and return when it polls its queues."""
+        self.settings.logs.mkdir(parents=True, exist_ok=True)
+        path = self.settings.logs / "worker.log"
+        with path.open("ab") as log:
+            before = log.tell()
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "temporal_fabric.cli", "worker", "--address", self.address],
+                env=self.env | env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + _START_S
+        while b"worker   host" not in (said := path.read_bytes()[before:]):
+            if worker.poll() is not None or time.monotonic() > deadline:
+                worker.kill()
+                raise RuntimeError(f"the worker did not start:\n{said.decode(errors='replace')}")
+            time.sleep(0.05)
+        self.worker = worker
+        return worker
+
+    def kill_worker(self) -> None:
+        """SIGKILL the worker."""
+        if self.worker is not None:
+            self.worker.send_signal(signal.SIGKILL)
+            self.worker.wait()
+            self.worker = None
+
+    def stop_worker(self) -> int:
+        """SIGTERM the worker and return its exit code."""
+        if self.worker is None:
+            raise RuntimeError("no worker runs")
+        self.worker.terminate()
+        code = self.worker.wait(_STOP_S)
+        self.worker = None
+        return code
+
+    def cli(self, *args: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this environment."""
+        return subprocess.run(
+            [sys.executable, "-m", "temporal_fabric.cli", *args],
+            env=self.env | {"COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    async def stop_launcher(self) -> None:
+        """End the launcher and every payload it still runs."""
+        try:
+            launcher = await LauncherClient.connect(self.settings.launcher, start=False)
+        except FabricError:
+            return  # none runs
+        async with asyncio.timeout(_STOP_S):
+            for record in await launcher.keys():
+                await launcher.terminate(record.key, 0.0)
+            await launcher.shutdown()
+            await launcher.aclose()
+
+    async def close(self) -> None:
+        """End everything that was started here."""
+        if self.worker is not None:
+            self.stop_worker()
+        await self.stop_launcher()
+        if self.server is not None:
+            self.server.stop()
+            self.server = None

@@ -1,0 +1,1 @@
+"""Deterministic workflow code: names, states and messages only, nothing that does I/O."""

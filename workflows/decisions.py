@@ -1,0 +1,58 @@
+"""Pure decisions of the experiment workflow: no state, no I/O, the same on every replay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
+from temporalio.exceptions import TimeoutError as ActivityTimeout
+
+from temporal_fabric import names
+from temporal_fabric.shapes import is_table
+from temporal_fabric.states import FREE_RETRIES, Reason
+
+if TYPE_CHECKING:
+    from temporal_fabric.messages import AttemptResult, Grant
+
+
+def pool_of(body: Any) -> str:
+    """Return the pool a body names, or the default one where it names none.
+
+    The body is not admitted yet, so anything that is not a plain name counts as none: the
+    default pool's `acquire` then refuses it with every problem listed.
+    """
+    pool: Any = body.get("pool") if is_table(body) else None
+    if isinstance(pool, str) and 0 < len(pool) <= 63 and pool.replace("-", "").isalnum():  # noqa: PLR2004
+        return pool
+    return names.DEFAULT_POOL
+
+
+def retried(grant: Grant, ended: AttemptResult, counted: int) -> bool:
+    """Say whether a failed attempt is followed by another.
+
+    Args:
+        grant: The placement, which carries the request's retry rule.
+        ended: How the attempt ended.
+        counted: Ended attempts that count against ``max_attempts``, this one included.
+    """
+    rule = grant.retry
+    if ended.reason == Reason.LOST:
+        # Nobody knows what a lost attempt did: only a request that says so is run again.
+        return rule.on is not None and Reason.LOST in rule.on
+    if ended.reason in FREE_RETRIES:
+        return True
+    return counted < rule.max_attempts and (rule.on is None or ended.reason in rule.on)
+
+
+def host_did_not_answer(error: ActivityError) -> bool:
+    """Say whether an activity was never taken by its host's worker in time."""
+    cause = error.cause
+    return isinstance(cause, ActivityTimeout) and cause.type == TimeoutType.SCHEDULE_TO_START
+
+
+def refusal(error: ActivityError) -> ApplicationError:
+    """Turn a failed admission into the workflow's own failure: same type, same details."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=True)
+    return ApplicationError(str(cause or error), type=Reason.INTERNAL, non_retryable=True)
