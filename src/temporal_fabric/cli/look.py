@@ -1,0 +1,113 @@
+"""``status``, ``list``, ``logs``, ``events``: looking, without any effect."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+
+import click
+
+from temporal_fabric.cli.context import Context, common, run
+from temporal_fabric.cli.output import json_out, status_out
+from temporal_fabric.console import say, state_line, table
+from temporal_fabric.errors import ServerUnavailable
+
+
+@click.command(
+    epilog="\b\nExamples:\n  temporal-fabric status last\n  temporal-fabric status digits -o json"
+)
+@click.argument("experiment")
+@common
+def status(shared: Context, experiment: str) -> None:
+    """Show where EXPERIMENT stands (an id, a unique prefix, tenant/id, or last)."""
+
+    async def work() -> None:
+        from temporal_fabric.status import recorded_status  # noqa: PLC0415
+
+        try:
+            async with shared.fabric() as fabric:
+                found = await (await fabric.find(experiment)).status()
+        except ServerUnavailable as exc:
+            recorded = await recorded_status(shared.settings(), experiment)
+            if recorded is None:
+                raise
+            say(f"note: {str(exc).partition(':')[0]}; read from the store")
+            found = recorded
+        if shared.json:
+            json_out(found)
+        else:
+            status_out(found)
+
+    run(work())
+
+
+@click.command(
+    name="list",
+    epilog="\b\nExamples:\n  temporal-fabric list\n  temporal-fabric list --state RUNNING -o json",
+)
+@click.option("-n", "--limit", default=30, show_default=True, help="How many at most.")
+@click.option("--state", default=None, help="Only experiments in this state.")
+@click.option("--tenant", default=None, help="Only this tenant's.")
+@common
+def list_(shared: Context, limit: int, state: str | None, tenant: str | None) -> None:
+    """List the newest experiments."""
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            wanted = state.upper() if state else None
+            # The state of a queued one is not an attribute yet, so it is filtered here.
+            many = limit if wanted is None else max(limit, 1000)
+            found = await fabric.list(limit=many, tenant=tenant)
+            found = [s for s in found if wanted is None or s.state == wanted][:limit]
+        if shared.json:
+            json_out([asdict(status) for status in found])
+            return
+        rows = [
+            (s.request_id, s.state, s.reason, s.backend, s.name, s.submitted[:19], s.ended[:19])
+            for s in found
+        ]
+        heads = ("id", "state", "reason", "backend", "name", "submitted", "ended")
+        table("", heads, rows)
+
+    run(work())
+
+
+@click.command(
+    epilog="\b\nExamples:\n  temporal-fabric logs last\n  temporal-fabric logs -f digits --stderr"
+)
+@click.argument("experiment")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the experiment ends.")
+@click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
+@common
+def logs(shared: Context, experiment: str, *, follow: bool, stderr: bool) -> None:
+    """Print what the payload of EXPERIMENT wrote, from this host or from its capsule."""
+
+    async def work() -> None:
+        from temporal_fabric.logs import read_logs  # noqa: PLC0415
+
+        stream = "stderr" if stderr else "stdout"
+        async with shared.fabric() as fabric:
+            handle = await fabric.find(experiment)
+            async for chunk in read_logs(handle, fabric.settings, stream=stream, follow=follow):
+                os.write(sys.stdout.fileno(), chunk)
+
+    run(work())
+
+
+@click.command(epilog="\b\nExamples:\n  temporal-fabric events last -o jsonl")
+@click.argument("experiment")
+@common
+def events(shared: Context, experiment: str) -> None:
+    """Print each state EXPERIMENT enters, until it ends."""
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            async for event in (await fabric.find(experiment)).events():
+                if shared.json:
+                    click.echo(json.dumps(event, ensure_ascii=False, sort_keys=True))
+                elif event["event"] == "state":
+                    state_line(event)
+
+    run(work())

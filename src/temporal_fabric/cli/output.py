@@ -1,0 +1,78 @@
+"""Printing: text for people, stable JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from temporal_fabric.console import COLOURS
+from temporal_fabric.errors import FabricError, RequestRejected
+
+if TYPE_CHECKING:
+    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.status import ExperimentStatus
+
+
+def json_out(value: Any) -> None:
+    """Print one JSON value on standard output."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, default=str))
+
+
+def error_out(error: FabricError, *, as_json: bool) -> None:
+    """Print an error: text on standard error, and JSON on standard output where asked for."""
+    if as_json:
+        problems = error.problems if isinstance(error, RequestRejected) else ()
+        json_out(
+            {
+                "error": type(error).__name__,
+                "message": str(error),
+                "problems": [problem.as_dict() for problem in problems],
+            }
+        )
+        return
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(str(error), err=True)
+
+
+def status_out(status: ExperimentStatus) -> None:
+    """Print where an experiment stands."""
+    click.echo(f"{status.tenant}/{status.request_id}  ", nl=False)
+    click.secho(status.state, fg=COLOURS.get(status.state), bold=True, nl=False)
+    click.echo(f"  {status.reason}" if status.reason else "")
+    rows = [
+        ("since", status.since),
+        ("submitted", status.submitted),
+        ("ended", status.ended),
+        ("message", status.message),
+        ("backend", f"{status.backend} (epoch {status.epoch})" if status.backend else ""),
+        ("process", status.native_id),
+        ("exit code", "" if status.exit_code is None else str(status.exit_code)),
+        ("capsule", status.capsule),
+        ("workflow", f"{status.workflow_id} ({status.temporal_status})"),
+        ("live", " ".join(f"{key}={value}" for key, value in status.live.items())),
+        ("read from", ", ".join(status.sources)),
+    ]
+    for name, value in rows:
+        if value:
+            click.secho(f"  {name:<10}", dim=True, nl=False)
+            click.echo(value)
+    for text in status.pending:
+        click.secho(f"  pending   {text}", dim=True)
+    for moment in status.timeline:
+        click.echo(f"  {moment['at']}  {moment['state']:<11}{moment.get('reason', '')}".rstrip())
+
+
+def result_out(result: ExperimentResult) -> None:
+    """Print the result of an experiment that ended."""
+    click.secho(result.state, fg=COLOURS.get(result.state), bold=True, nl=False)
+    click.echo(f"  {result.tenant}/{result.request_id}  {result.started_at} .. {result.ended_at}")
+    if result.reason:
+        click.echo(f"  reason   {result.reason}: {result.message}")
+    for output in result.outputs:
+        click.echo(f"  output   {output.path}  {output.size} bytes  sha256:{output.sha256[:16]}")
+    click.echo(f"  capsule  {result.capsule}")

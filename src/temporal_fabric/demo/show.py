@@ -1,0 +1,182 @@
+"""Running the demo: server, worker, experiment, a SIGKILL, another worker, a summary.
+
+Everything is started by this process and ended by it; the payload belongs to the launcher,
+which is told to leave at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from temporal_fabric import names
+from temporal_fabric.capsule.reading import Capsule
+from temporal_fabric.client import Fabric
+from temporal_fabric.connection import connect
+from temporal_fabric.console import say, state_line, table
+from temporal_fabric.devserver import DevServer
+from temporal_fabric.launcher import LauncherClient
+from temporal_fabric.logs import read_logs
+
+if TYPE_CHECKING:
+    from temporal_fabric.config import Settings
+    from temporal_fabric.handle import ExperimentHandle
+    from temporal_fabric.messages import ExperimentResult
+
+EPOCHS = 10
+_STOP_S = 20.0
+
+
+@dataclass(slots=True)
+class _Story:
+    """What happened, for the table at the end."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    started: float = field(default_factory=time.monotonic)
+
+    def tell(self, what: str, detail: str) -> None:
+        """Note one thing with the time since the start."""
+        self.rows.append((what, detail))
+        say(f"[{time.monotonic() - self.started:5.1f} s] {what}: {detail}", colour="magenta")
+
+
+async def run_demo(settings: Settings, *, seed: int | None = None) -> int:
+    """Run the demo below ``settings.home``; return the exit code."""
+    home = settings.home / "demo"
+    chosen = random.SystemRandom().randrange(10**6) if seed is None else seed
+    epoch = random.Random(chosen).randint(2, EPOCHS - 3)  # noqa: S311 - a show, not a secret
+    story = _Story()
+    say("temporal-fabric demo: a training run whose worker is killed in the middle")
+    server = DevServer.start(
+        home,
+        durable=False,
+        port=0,
+        progress=say,
+        die_with_parent=True,
+        search_attributes=names.SEARCH_ATTRIBUTES,
+    )
+    story.tell("server", f"{server.info.address}, web UI {server.info.ui_url}")
+    demo = _Demo(_settings_below(settings, home), server.info.address, story)
+    try:
+        return await demo.play(kill_at=epoch)
+    finally:
+        await demo.leave()
+        server.stop()
+
+
+def _settings_below(settings: Settings, home: Path) -> Settings:
+    os.environ["FABRIC_HOME"] = str(home)
+    return type(settings)(home=home, store=home.as_uri())
+
+
+class _Demo:
+    def __init__(self, settings: Settings, address: str, story: _Story) -> None:
+        self._settings = settings
+        self._address = address
+        self._story = story
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    async def play(self, kill_at: int) -> int:
+        """Submit, follow, kill, restart, report."""
+        self._start_worker("worker")
+        client = await connect(self._settings, address=self._address)
+        fabric = Fabric(client, self._settings)
+        handle = await fabric.submit(_request())
+        self._story.tell("submitted", f"{handle.tenant}/{handle.id}")
+        states = asyncio.create_task(_show_states(handle))
+        pid = await self._train(handle, kill_at)
+        await states
+        result = await handle.result()
+        return self._report(result, pid)
+
+    async def leave(self) -> None:
+        """End the worker and the launcher; nothing stays running."""
+        if self._worker is not None:
+            self._worker.terminate()
+            await asyncio.to_thread(self._worker.wait, _STOP_S)
+        launcher = await LauncherClient.connect(self._settings.launcher, start=False)
+        await launcher.shutdown()
+        await launcher.aclose()
+
+    async def _train(self, handle: ExperimentHandle, kill_at: int) -> str:
+        """Copy the payload's output; kill the worker at one epoch and start another."""
+        process, rest = "", b""
+        async for chunk in read_logs(handle, self._settings, follow=True):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                print(f"    {line.decode()}", flush=True)
+                if line.startswith(f"epoch {kill_at:2d}/".encode()):
+                    process = (await handle.status()).native_id
+                    self._kill_worker(kill_at)
+                    self._start_worker("another worker")
+        return process
+
+    def _start_worker(self, what: str) -> None:
+        log = (self._settings.logs / "worker.log").open("ab")
+        env = os.environ | {"FABRIC_HOME": str(self._settings.home)}
+        self._worker = subprocess.Popen(
+            [sys.executable, "-m", "temporal_fabric.cli", "worker", "--address", self._address],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        self._story.tell(what, f"started, pid {self._worker.pid}")
+
+    def _kill_worker(self, epoch: int) -> None:
+        if self._worker is None:
+            return
+        self._worker.send_signal(signal.SIGKILL)
+        self._worker.wait()
+        self._story.tell("SIGKILL", f"worker pid {self._worker.pid} killed at epoch {epoch}")
+
+    def _report(self, result: ExperimentResult, process: str) -> int:
+        attempt = result.attempts[-1]
+        capsule = Capsule.open(result.capsule).folder
+        outcome: dict[str, Any] = json.loads((capsule / "artifacts/result.json").read_bytes())
+        log = (capsule / f"logs/{attempt.epoch}/stdout.log").read_text().splitlines()
+        epochs = [line.split()[1].partition("/")[0] for line in log if line.startswith("epoch")]
+        once = epochs == [str(number) for number in range(1, EPOCHS + 1)]
+        same = attempt.native_id == process
+        rows = [
+            *self._story.rows,
+            ("state", result.state),
+            ("payload", f"{attempt.native_id}, {'the same' if same else 'NOT the same'} process"),
+            ("epochs", f"{len(epochs)}, {'each once, in order' if once else 'NOT each once'}"),
+            ("accuracy", f"{outcome['accuracy']:.4f}"),
+            ("capsule", str(capsule)),
+        ]
+        print()
+        table("temporal-fabric demo", ("what", "detail"), rows)
+        return 0 if same and once and result.state == "SUCCEEDED" else 1
+
+
+def _request() -> dict[str, Any]:
+    script = Path(__file__).with_name("digits.py")
+    process = {
+        "command": [sys.executable, str(script)],
+        "env": {"EPOCHS": str(EPOCHS)},
+        "outputs": [{"source_path": "result.json"}],
+    }
+    return {
+        "name": "digits",
+        "tags": ["demo"],
+        "requirements": {"type": "computation", "resources": [{"type": "cpu", "cores": 1}]},
+        "payload": {"process": process},
+    }
+
+
+async def _show_states(handle: ExperimentHandle) -> None:
+    async for event in handle.events():
+        if event["event"] == "state":
+            state_line(event)

@@ -1,0 +1,104 @@
+"""The long counts: ``make campaign``. Resumable, one report a run of the code.
+
+Each part is a command with a seed. What passed for this commit is not run again, so a
+campaign that was interrupted goes on where it stopped. The report, with commit and seeds, is
+kept in ``docs/evidence/campaign.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "docs" / "evidence" / "campaign.json"
+SEED = "20261121"
+
+PARTS: dict[str, list[str]] = {
+    "launcher kills": ["-m", "pytest", "-q", "tests/launcher", "-k", "kill_loop", "--timeout=3000"],
+    "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
+    "admission fuzz, a million bodies": [
+        "tests/requests/fuzz_admission.py",
+        "--count",
+        "1000000",
+        "--seed",
+        SEED,
+    ],
+}
+
+
+def main() -> int:
+    """Run what has not passed for this commit; return how many parts failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help="names of parts; all of them by default")
+    parser.add_argument("--again", action="store_true", help="also what has passed before")
+    options = parser.parse_args()
+    commit = _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
+    report = _load(commit)
+    for name in options.parts or PARTS:
+        if report["parts"].get(name, {}).get("exit") == 0 and not options.again:
+            print(f"==> {name}: passed before for this commit")
+            continue
+        report["parts"][name] = _run(name)
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    failed = [name for name, part in report["parts"].items() if part["exit"] != 0]
+    print(f"==> report in {REPORT.relative_to(ROOT)}; failed: {', '.join(failed) or 'none'}")
+    return len(failed)
+
+
+def _load(commit: str) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(REPORT.read_text())
+    except FileNotFoundError:
+        report = {}
+    if report.get("commit") != commit:
+        report = {
+            "commit": commit,
+            "seed": SEED,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "cores": os.cpu_count(),
+            "parts": {},
+        }
+    return report
+
+
+def _run(name: str) -> dict[str, Any]:
+    print(f"==> {name}", flush=True)
+    started, began = time.time(), time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *PARTS[name]],
+        cwd=ROOT,
+        env=os.environ | {"FABRIC_CAMPAIGN": "1", "FABRIC_SEED": SEED},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: list[str] = []
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        lines = [*lines[-19:], line.rstrip()]
+    return {
+        "command": " ".join(["python", *PARTS[name]]),
+        "exit": process.wait(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.monotonic() - began, 1),
+        "tail": lines,
+    }
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
