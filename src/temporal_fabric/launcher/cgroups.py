@@ -1,0 +1,319 @@
+"""Control groups, where the kernel and our rights permit: version 2, version 1 or both mixed.
+
+One group per attempt below one base per home, beside the launcher's own group so that limits
+set from outside go on to hold. Groups are for killing whole trees and for counting; nothing is
+limited here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+V1, V2, NONE = "v1", "v2", "none"
+CHOICE_ENV = "FABRIC_LAUNCHER_CGROUP"
+
+_FREEZE_S = 2.0
+_PREFIX = "a-"
+"""Without it a key could be the name of a control file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the kernel counted for a whole tree; None where it did not."""
+
+    oom_kills: int = 0
+    max_rss_bytes: int | None = None
+    cpu_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """The folders below which each attempt gets its groups."""
+
+    version: str = NONE
+    """How trees are killed."""
+
+    kill: Path | None = None
+    memory: Path | None = None
+    cpu: Path | None = None
+
+    def folders(self) -> list[Path]:
+        """Return the distinct folders, that for killing first."""
+        found = [base for base in (self.kill, self.memory, self.cpu) if base is not None]
+        return list(dict.fromkeys(found))
+
+
+class Group:
+    """The control groups of one attempt."""
+
+    def __init__(self, bases: Bases, key: str) -> None:
+        if bases.kill is None:
+            raise ValueError("no control groups here")
+        self._bases = bases
+        self._name = _PREFIX + key
+        self.folders = [base / self._name for base in bases.folders()]
+        self._kill = bases.kill / self._name
+
+    def create(self) -> None:
+        """Make the groups."""
+        for folder in self.folders:
+            folder.mkdir(exist_ok=True)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the tree."""
+        signal_group(self._kill, number)
+
+    def kill(self) -> None:
+        """Kill every process that is in the tree now."""
+        kill_group(self._kill)
+
+    def empty(self) -> bool:
+        """Return whether no process is left."""
+        return group_empty(self._kill)
+
+    def remove(self) -> None:
+        """Remove the groups; one that still winds down is left to the next sweep."""
+        for folder in self.folders:
+            remove_group(folder)
+
+    def usage(self) -> Usage:
+        """Return the counters; must be asked before `remove`."""
+        memory = self._bases.memory
+        cpu = self._bases.cpu or self._bases.kill
+        oom, peak = _memory(memory / self._name) if memory else (0, None)
+        return Usage(oom, peak, _cpu(cpu / self._name) if cpu else None)
+
+
+def detect(name: str, choice: str = "") -> Bases:
+    """Make the base folders called `name` and return those that work.
+
+    Args:
+        name: Name of the base folder, one per home.
+        choice: ``v1``, ``v2`` or ``none`` to allow nothing else.
+    """
+    if choice == NONE:
+        return Bases()
+    mounts, own = _mounts(), _own_groups()
+    found = Bases()
+    if choice != V1:
+        found = _detect_v2(name, mounts, own)
+    if found.kill is None and choice != V2:
+        kill = _base("freezer", name, mounts, own, "freezer.state")
+        found = Bases(V1 if kill else NONE, kill, None, _base("cpuacct", name, mounts, own))
+    if found.kill is None:
+        return Bases()
+    if found.memory is None:
+        memory = _base("memory", name, mounts, own, "memory.oom_control")
+        found = Bases(found.version, found.kill, memory, found.cpu)
+    return found if _joinable(found) else Bases()
+
+
+def sweep_base(base: Path, limit_s: float) -> bool:
+    """Kill and remove all attempts' groups below a base; return whether no process is left."""
+    deadline = time.monotonic() + limit_s
+    with suppress(OSError):
+        for group in [Path(entry.path) for entry in os.scandir(base) if entry.is_dir()]:
+            while not group_empty(group) and time.monotonic() < deadline:
+                kill_group(group)
+                time.sleep(0.005)
+            remove_group(group)
+    remove_group(base)
+    return group_empty(base)
+
+
+def signal_group(group: Path, number: int) -> None:
+    """Send a signal to each process of a group, never to a reused pid."""
+    fds: dict[int, int] = {}
+    try:
+        for pid in _pids(group):
+            with suppress(OSError):
+                fds[pid] = os.pidfd_open(pid)
+        # Whoever is listed after its descriptor was opened is the process behind it.
+        for pid in set(_pids(group)) & fds.keys():
+            with suppress(OSError):
+                signal.pidfd_send_signal(fds[pid], number)
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+
+
+def kill_group(group: Path) -> None:
+    """Kill every process of a group; version 1 freezes it first, so that none can fork."""
+    if (group / "cgroup.kill").exists():
+        with suppress(OSError):
+            (group / "cgroup.kill").write_text("1", encoding="ascii")
+        return
+    state = group / "freezer.state"
+    if state.exists():
+        _freeze(state)
+    signal_group(group, signal.SIGKILL)
+    if state.exists():
+        # SIGKILL does nothing to a frozen process.
+        with suppress(OSError):
+            state.write_text("THAWED", encoding="ascii")
+
+
+def group_empty(group: Path) -> bool:
+    """Return whether a group has no live process, or does not exist."""
+    try:
+        events = (group / "cgroup.events").read_text(encoding="ascii")
+    except OSError:
+        return not _pids(group)
+    return "populated 0" in events
+
+
+def remove_group(group: Path) -> None:
+    """Remove an empty group, and the groups that a payload made below it."""
+    for _ in range(20):
+        for folder, _, _ in os.walk(group, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
+        if not group.exists():
+            return
+        time.sleep(0.002)
+
+
+def _freeze(state: Path) -> None:
+    deadline = time.monotonic() + _FREEZE_S
+    with suppress(OSError):
+        # While processes fork the freezer has to be told again and again.
+        while time.monotonic() < deadline:
+            state.write_text("FROZEN", encoding="ascii")
+            if state.read_text(encoding="ascii").strip() == "FROZEN":
+                return
+            time.sleep(0.0005)
+
+
+def _pids(group: Path) -> list[int]:
+    found: list[int] = []
+    # A payload may have made groups below its own.
+    for folder, _, _ in os.walk(group):
+        with suppress(OSError):
+            text = (Path(folder) / "cgroup.procs").read_text(encoding="ascii")
+            # Processes outside our pid namespace are listed as 0.
+            found += [int(line) for line in text.split() if line != "0"]
+    return found
+
+
+def _detect_v2(name: str, mounts: dict[str, tuple[str, Path]], own: dict[str, str]) -> Bases:
+    kill = _base("", name, mounts, own)
+    if kill is None:
+        return Bases()
+    # Refused where our own group has processes and is not the root: then nothing is counted.
+    for folder in (kill.parent, kill):
+        with suppress(OSError):
+            (folder / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    if not _has(kill, "cgroup.kill"):
+        remove_group(kill)
+        return Bases()
+    return Bases(V2, kill, kill if _has(kill, "memory.events") else None)
+
+
+def _base(
+    controller: str,
+    name: str,
+    mounts: dict[str, tuple[str, Path]],
+    own: dict[str, str],
+    needed: str = "cgroup.procs",
+) -> Path | None:
+    if controller not in mounts or controller not in own:
+        return None
+    root, point = mounts[controller]
+    path = own[controller]
+    if not path.startswith(root):
+        return None
+    base = point / path.removeprefix(root).lstrip("/") / name
+    try:
+        base.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return base if _has(base, needed) else None
+
+
+def _has(base: Path, needed: str) -> bool:
+    """Return whether a child of the base has a control file; the root has fewer files."""
+    probe = base / "probe"
+    try:
+        probe.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    try:
+        return (probe / needed).exists()
+    finally:
+        remove_group(probe)
+
+
+def _joinable(bases: Bases) -> bool:
+    """Let a child try to join: rights to make a group do not imply rights to enter it."""
+    probes = [base / "probe" for base in bases.folders()]
+    for probe in probes:
+        probe.mkdir(exist_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for probe in probes:
+                (probe / "cgroup.procs").write_text("0", encoding="ascii")
+        except BaseException:  # noqa: BLE001 - a forked copy must not go on
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    for probe in probes:
+        remove_group(probe)
+    return status == 0
+
+
+def _mounts() -> dict[str, tuple[str, Path]]:
+    """Return root and mount point by controller, "" standing for version 2."""
+    found: dict[str, tuple[str, Path]] = {}
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        root, point = left.split(" ")[3:5]
+        if kind == "cgroup2":
+            found[""] = (root, Path(point))
+        elif kind == "cgroup":
+            for controller in options.split(","):
+                found[controller] = (root, Path(point))
+    return found
+
+
+def _own_groups() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        found |= dict.fromkeys(controllers.split(","), path)
+    return found
+
+
+def _memory(group: Path) -> tuple[int, int | None]:
+    counts = _table(group / "memory.events") or _table(group / "memory.oom_control")
+    peak = _number(group / "memory.peak") or _number(group / "memory.max_usage_in_bytes")
+    return counts.get("oom_kill", 0), peak
+
+
+def _cpu(group: Path) -> float | None:
+    nanoseconds = _number(group / "cpuacct.usage")
+    if nanoseconds is not None:
+        return nanoseconds / 1e9
+    microseconds = _table(group / "cpu.stat").get("usage_usec")
+    return None if microseconds is None else microseconds / 1e6
+
+
+def _table(path: Path) -> dict[str, int]:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    return {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,178 @@
+"""Fork, wait for permission, exec.
+
+The child joins its control groups and tells its host pid, then waits on the "go" pipe. The
+launcher gives the permission after the ``running`` record is in place; if it dies before, the
+child reads the end of the pipe and leaves without ever having run the payload. So an attempt
+without a ``running`` record provably did not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from temporal_fabric.launcher import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from temporal_fabric.launcher.protocol import LaunchSpec
+
+_NOT_LET_GO, _NOT_STARTED = 125, 127
+_PID_LINE = b"pid "
+_KILLED_LAST = b"300"
+"""Under memory pressure the kernel takes a payload before the launcher and the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every child of this launcher needs to know."""
+
+    host_proc: int
+    """Descriptor of the ``/proc`` of the host's pid namespace."""
+
+    dies_with_parent: bool
+    """Whether the parent-death signal is needed; a pid namespace needs none."""
+
+
+class Child:
+    """The launcher's end of a forked child."""
+
+    def __init__(self, pid: int, err: int, go: int) -> None:
+        self.pid = pid
+        self.start_time = syscalls.start_time(pid)
+        self._err, self._go = err, go
+        self._reader = asyncio.StreamReader()
+        self._early = b""
+
+    async def host_pid(self) -> int | None:
+        """Return the pid the host knows it by; None if the child failed before."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._reader), os.fdopen(self._err, "rb", 0)
+        )
+        line = await self._reader.readline()
+        if line.startswith(_PID_LINE):
+            return int(line.removeprefix(_PID_LINE))
+        self._early = line
+        return None
+
+    def release(self, *, run: bool) -> None:
+        """Let the child exec, or tell it to leave."""
+        with suppress(BrokenPipeError):
+            if run:
+                os.write(self._go, b"g")
+        os.close(self._go)
+
+    async def error(self) -> str:
+        """Wait for the exec; return why there was none, or nothing."""
+        text = self._early + await self._reader.read()
+        return text.decode("utf-8", "replace").strip()
+
+
+def spawn(
+    spec: LaunchSpec, env: dict[str, str], groups: Sequence[Path], around: Surroundings
+) -> Child:
+    """Fork a child that waits for its release. Must run in the main thread.
+
+    The parent-death signal belongs to the forking thread, not to the process.
+    """
+    err_read, err_write = os.pipe()
+    go_read, go_write = os.pipe()
+    parent = os.getpid()
+    # A signal that arrives in the child before it has reset its handlers would be taken for
+    # one of the launcher's.
+    old = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _child(spec, env, groups, around, parent=parent, err=err_write, go=go_read)
+    except BaseException:
+        for fd in (err_read, err_write, go_read, go_write):
+            os.close(fd)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    os.close(err_write)
+    os.close(go_read)
+    return Child(pid, err_read, go_write)
+
+
+def _child(
+    spec: LaunchSpec,
+    env: dict[str, str],
+    groups: Sequence[Path],
+    around: Surroundings,
+    *,
+    parent: int,
+    err: int,
+    go: int,
+) -> NoReturn:
+    code = _NOT_STARTED
+    try:
+        _close_all_but(err, go, around.host_proc)
+        os.setsid()
+        if around.dies_with_parent:
+            syscalls.die_with_parent()
+            if os.getppid() != parent:
+                os._exit(_NOT_LET_GO)
+        for group in groups:
+            _write(group / "cgroup.procs", b"0")
+        with suppress(OSError):
+            _write("/proc/self/oom_score_adj", _KILLED_LAST)
+        host_pid = os.readlink("self", dir_fd=around.host_proc)
+        os.write(err, _PID_LINE + host_pid.encode() + b"\n")
+        if not os.read(go, 1):
+            code = _NOT_LET_GO
+        else:
+            _become(spec, env)
+    except BaseException as exc:  # noqa: BLE001 - a forked copy of the launcher must not go on
+        os.write(err, _sentence(exc).encode("utf-8", "replace"))
+    finally:
+        os._exit(code)
+
+
+def _become(spec: LaunchSpec, env: dict[str, str]) -> None:
+    streams = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    os.chdir(spec.cwd)
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+    os.dup2(os.open(spec.stdout, streams, 0o600), 1)
+    os.dup2(os.open(spec.stderr, streams, 0o600), 2)
+    # Python ignores SIGPIPE and SIGXFSZ; ignored signals stay ignored across exec.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execvpe(spec.argv[0], spec.argv, env)  # noqa: S606 - no shell is the safe form
+    except OSError as exc:
+        # The search through PATH reports its last folder; people look for what they wrote.
+        raise OSError(exc.errno, exc.strerror, spec.argv[0]) from None
+
+
+def _close_all_but(*kept: int) -> None:
+    # Every descriptor is closed on exec anyway; before that, copies of other children's
+    # pipes would delay the end of file those children wait for.
+    for fd in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if fd > 2 and fd not in kept:  # noqa: PLR2004 - the standard streams
+            with suppress(OSError):
+                os.close(fd)
+
+
+def _write(path: Path | str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _sentence(exc: BaseException) -> str:
+    if isinstance(exc, OSError):
+        return f"{exc.strerror}: {exc.filename!r}"
+    return f"{type(exc).__name__}: {exc}"

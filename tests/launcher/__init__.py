@@ -1,0 +1,1 @@
+"""The launcher with real processes, real signals and real namespaces."""
