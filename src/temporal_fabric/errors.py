@@ -113,13 +113,17 @@ class RequestRejected(FabricError):
         self.source = source
         count = len(self.problems)
         head = f"request refused: {count} problem{'s' if count != 1 else ''}"
-        lines = [f"  {p.code} at {p.path or '/'}: {p.message}" for p in self.problems]
+        lines = [f"  {p.code} at {p.path or '/'}{_line(p)}: {p.message}" for p in self.problems]
         super().__init__("\n".join([head, *lines]))
 
     @property
     def code(self) -> str:
         """The first problem's code, used as the Temporal failure type."""
         return self.problems[0].code if self.problems else "E_PARSE"
+
+
+def _line(problem: Problem) -> str:
+    return "" if problem.line is None else f" (line {problem.line})"
 
 
 class ServerUnavailable(FabricError):
