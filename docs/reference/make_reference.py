@@ -1,0 +1,218 @@
+# ruff: noqa: INP001 - a script beside the pages it fills in, not a package
+"""Fill in the generated parts of the reference pages from the code.
+
+Run it from anywhere: ``python docs/reference/make_reference.py`` writes the pages,
+``--check`` only says whether they are up to date. A generated part stands between
+``<!-- generated: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from temporal_fabric.cli.app import cli
+from temporal_fabric.requests import CODES, json_schema
+from temporal_fabric.states import FINAL, MOVES, Reason, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+FOLDER = Path(__file__).parent
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+STATES = {
+    State.QUEUED: "accepted, waiting for a place",
+    State.PREPARING: "a place is granted; the payload does not run yet",
+    State.RUNNING: "the payload's process exists",
+    State.COLLECTING: "the payload ended; its outputs are hashed",
+    State.RETRYING: "an attempt failed; the next one waits for its pause",
+    State.PAUSED: "reserved: not entered by this version",
+    State.HELD: "reserved: not entered by this version",
+    State.CANCELLING: "cancellation was asked for; something of the run may still be alive",
+    State.SUCCEEDED: "exit code 0, every declared output there and hashed, capsule sealed",
+    State.FAILED: "ended without success; the reason says why",
+    State.CANCELED: "cancelled, and nothing of it is alive",
+}
+
+REASONS = {
+    Reason.EXIT_CODE: "the payload exited with another code than 0",
+    Reason.SIGNAL: "the payload was killed by a signal",
+    Reason.OOM: "the kernel killed the payload, or a part of it, for memory",
+    Reason.TIMEOUT: "`limits.wall_s` passed",
+    Reason.LOST: "launcher or host went away: nobody knows what the attempt did",
+    Reason.SETUP: "the command could not be started",
+    Reason.OUTPUT_MISSING: "a declared output is missing, or an output is not a regular file",
+    Reason.INTEGRITY: "an output changed between its hash and the capsule",
+    Reason.CERT_FAIL: "reserved: not given by this version",
+    Reason.BUDGET: "reserved: not given by this version",
+    Reason.PREEMPTED: "reserved: not given by this version",
+    Reason.NO_BACKEND: "reserved: not given by this version",
+    Reason.REFUSED: "the request was refused",
+    Reason.INTERNAL: "a fault of the fabric, not of the payload",
+    Reason.BACKEND_DOWN: "waiting: no worker of the backend's host answers",
+    Reason.WAITING_FOR_CAPACITY: "waiting: every place of the backend is taken",
+}
+
+_SECTIONS = (
+    ("ExecutionRequest", "request"),
+    ("ProcessPayload", "payload.process"),
+    ("Output", "payload.process.outputs[]"),
+    ("Requirements", "requirements"),
+    ("Cpu", "requirements.resources[] with type: cpu"),
+    ("Memory", "requirements.resources[] with type: memory"),
+    ("Limits", "limits"),
+    ("Retry", "retry"),
+    ("Checkpoint", "checkpoint"),
+)
+
+
+def states() -> str:
+    """Return the table of states."""
+    rows = [
+        (f"`{state}`", STATES[state], ", ".join(f"`{s}`" for s in State if s in MOVES[state]))
+        for state in State
+    ]
+    final = ", ".join(f"`{state}`" for state in State if state in FINAL)
+    return f"{_table(('state', 'meaning', 'may be followed by'), rows)}\n\nFinal: {final}.\n"
+
+
+def reasons() -> str:
+    """Return the table of reason tokens."""
+    return f"{_table(('reason', 'meaning'), [(f'`{r}`', REASONS[r]) for r in Reason])}\n"
+
+
+def codes() -> str:
+    """Return the table of error codes."""
+    rows = [(f"`{c.code}`", _prose(c.meaning), _prose(c.remedy)) for c in CODES.values()]
+    return f"{_table(('code', 'meaning', 'what to do'), rows)}\n"
+
+
+def commands() -> str:
+    """Return the help of every command."""
+    return "\n".join(_command(name, command) for name, command in _flat(cli, ""))
+
+
+def fields() -> str:
+    """Return a table of fields for each part of a request that this version runs."""
+    schema = json_schema()
+    parts = [_fields(title, schema["$defs"].get(name, schema)) for name, title in _SECTIONS]
+    return "\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "states": states,
+    "reasons": reasons,
+    "codes": codes,
+    "commands": commands,
+    "fields": fields,
+}
+
+
+def filled(text: str) -> str:
+    """Return a page with its generated parts as the code has them now."""
+    return _PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n{part[3]}", text)
+
+
+def outdated() -> list[Path]:
+    """Return the pages whose generated parts differ from the code."""
+    pages = sorted(FOLDER.glob("*.md"))
+    return [page for page in pages if filled(page.read_text()) != page.read_text()]
+
+
+def main(args: Sequence[str]) -> int:
+    """Write the pages, or with ``--check`` say which are not up to date."""
+    pages = outdated()
+    for page in pages:
+        print(page.name)  # noqa: T201 - what a script is for
+        if "--check" not in args:
+            page.write_text(filled(page.read_text()))
+    return int(bool(pages) and "--check" in args)
+
+
+def _flat(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        yield f"{prefix}{name}", command
+        if isinstance(command, click.Group):
+            yield from _flat(command, f"{prefix}{name} ")
+
+
+def _command(name: str, command: click.Command) -> str:
+    # A fixed width and no colours: the page must not depend on the terminal.
+    context = click.Context(
+        command,
+        info_name=f"temporal-fabric {name}",
+        terminal_width=88,
+        max_content_width=88,
+        color=False,
+        help_option_names=["-h", "--help"],
+    )
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    return f"## {name}\n\n```text\n{text}\n```\n"
+
+
+def _fields(title: str, model: Mapping[str, Any]) -> str:
+    required = set(model.get("required", ()))
+    rows = [
+        (f"`{name}`", _type(field), _default(name, field, required), _meaning(field))
+        for name, field in model["properties"].items()
+    ]
+    return f"### {title}\n\n{_table(('field', 'type', 'default', 'meaning'), rows)}\n"
+
+
+def _type(field: Mapping[str, Any]) -> str:
+    return " or ".join(dict.fromkeys(_types(field)))
+
+
+def _types(field: Mapping[str, Any]) -> Iterator[str]:
+    if "enum" in field or "const" in field:
+        yield ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    elif "$ref" in field:
+        yield str(field["$ref"]).rpartition("/")[2]
+    elif "anyOf" in field:
+        for option in field["anyOf"]:
+            yield from _types(option)
+    elif "oneOf" in field:
+        yield "resource"
+    elif field.get("type") == "array":
+        yield f"list of {next(_types(field.get('items', {})))}"
+    else:
+        yield _names(field.get("type", "any"))
+
+
+def _names(kind: str | list[str]) -> str:
+    words = {"object": "mapping", "integer": "whole number", "boolean": "true or false"}
+    return " or ".join(words.get(k, k) for k in ([kind] if isinstance(kind, str) else kind))
+
+
+def _default(name: str, field: Mapping[str, Any], required: set[str]) -> str:
+    if name in required:
+        return "required"
+    value = field.get("default")
+    return f"`{value}`" if value not in (None, {}, []) and not isinstance(value, dict) else ""
+
+
+def _meaning(field: Mapping[str, Any]) -> str:
+    return _prose(" ".join(str(field.get("description", "")).split()))
+
+
+def _prose(text: str) -> str:
+    # Brackets would be read as a link.
+    return text.replace("[", "\\[").replace("<", "&lt;")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
