@@ -156,7 +156,7 @@ def _launch_spec(attempt: AttemptSpec) -> LaunchSpec:
         key=str(attempt.key),
         argv=tuple(process.command),
         env=env,
-        cwd=process.workdir or str(attempt.folder / "task"),
+        cwd=str(attempt.folder / "task" / (process.workdir or "")),
         stdout=str(attempt.folder / "stdout.log"),
         stderr=str(attempt.folder / "stderr.log"),
         wall_s=request.limits.wall_s,

@@ -160,7 +160,7 @@ def _check(table: Mapping[str, Any]) -> list[Problem]:
         if key not in _TOP_KEYS
     ]
     if not isinstance(table.get("store", ""), str):
-        problems.append(Problem("E_TYPE", "/store", "store is a URI: file:///... or s3://..."))
+        problems.append(Problem("E_TYPE", "/store", "store is a URI such as file:///srv/fabric"))
     backends = table.get("backends", {})
     if not is_table(backends):
         return [*problems, Problem("E_TYPE", "/backends", "write one [backends.NAME] table each")]

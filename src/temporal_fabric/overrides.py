@@ -20,7 +20,7 @@ def apply_overrides(body: dict[str, Any], settings: tuple[str, ...]) -> dict[str
         body: A request body; it is not changed.
         settings: ``path=value`` each. A path is dotted (``retry.max_attempts``), a number in
             it is a place in a list. A value is read as YAML, so ``3`` is a number and
-            ``"3"`` a string; an empty one is null.
+            ``"3"`` a string; an empty one is null. A variable below ``env`` is always text.
 
     Raises:
         RequestRejected: every setting that has no such form or no such place.
@@ -30,7 +30,7 @@ def apply_overrides(body: dict[str, Any], settings: tuple[str, ...]) -> dict[str
         path, equals, text = setting.partition("=")
         try:
             _check_form(path, equals)
-            _put(changed, path.strip("/").replace("/", ".").split("."), yaml.safe_load(text))
+            _put(changed, path.strip("/").replace("/", ".").split("."), text)
         except (ValueError, yaml.YAMLError) as exc:
             message = f"--set {setting[:_LONGEST]!r} {str(exc).splitlines()[0]}"
             problems.append(Problem("E_PARSE", "/" + path.replace(".", "/"), message))
@@ -44,8 +44,9 @@ def _check_form(path: str, equals: str) -> None:
         raise ValueError("is not path=value")
 
 
-def _put(box: Any, path: list[str], value: Any) -> None:
+def _put(box: Any, path: list[str], text: str) -> None:
     *parents, last = path
+    value = text if parents[-1:] == ["env"] else yaml.safe_load(text)
     for key in parents:
         box = _step(box, key)
     if is_list(box):

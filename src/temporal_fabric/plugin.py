@@ -67,6 +67,8 @@ class FabricPlugin(SimplePlugin):
         options["max_heartbeat_throttle_interval"] = timedelta(seconds=1)
         # Eager activities would bypass queue and priority.
         options["disable_eager_activity_execution"] = True
+        # Workflow tasks of a killed worker wait this long in its cache's queue.
+        options["sticky_queue_schedule_to_start_timeout"] = timedelta(seconds=3)
         options["graceful_shutdown_timeout"] = timedelta(seconds=1)
         options["identity"] = options.get("identity") or f"fabric@{self.desk.host}"
         return config

@@ -114,12 +114,18 @@ for _command in (
     cli.add_command(_command)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
+def main(args: Sequence[str] | None = None, *, hard_exit: bool = True) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        args: The arguments; the process's own by default.
+        hard_exit: False leaves by SystemExit even after Temporal's client was loaded, for a
+            caller that goes on.
+    """
     code = _run(list(sys.argv[1:] if args is None else args))
     sys.stdout.flush()
     sys.stderr.flush()
-    if "temporalio" in sys.modules:
+    if hard_exit and "temporalio" in sys.modules:
         # Every worker and client is closed by now, but a native thread that just lost its
         # server can still abort the interpreter's own finalisation with 134 or 139, and
         # that would be this command's exit code.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -25,11 +26,13 @@ SET_OPTION = click.option(
 )
 
 
-def read_body(file: str, settings: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_body(
+    file: str, settings: tuple[str, ...] = (), *, default_id: str | None = None
+) -> dict[str, Any]:
     """Read a request file, or ``-`` for stdin, as an admitted body with fields replaced.
 
-    A task of another runner and a script with #SBATCH lines are converted, and how they were
-    mapped is said on standard error.
+    A body without an id gets ``default_id``, or a fresh one. A task of another runner and a
+    script with #SBATCH lines are converted, and how they were mapped is said on stderr.
     """
     from temporal_fabric.overrides import apply_overrides  # noqa: PLC0415
     from temporal_fabric.requests import admit  # noqa: PLC0415
@@ -37,7 +40,9 @@ def read_body(file: str, settings: tuple[str, ...] = ()) -> dict[str, Any]:
     if file != "-" and not Path(file).is_file():
         raise click.UsageError(f"no such file: {file}")
     data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    admission = admit(data, source=file)
+    stem = re.sub(r"[^a-z0-9-]+", "-", Path(file).stem.lower()).strip("-")[:40] or "run"
+    fresh = default_id or f"{stem}-{secrets.token_hex(3)}"
+    admission = admit(data, source=file, default_id=fresh)
     for note in admission.notes:
         say(f"note: {note}")
     return apply_overrides(admission.request.to_body(), settings)
@@ -139,7 +144,7 @@ def _plan_out(answer: PlanAnswer) -> None:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  temporal-fabric clone last --set payload.process.env.SEED=8 --follow"
+    epilog="\b\nExamples:\n  temporal-fabric clone last --set payload.process.env.SEED=8 -f"
 )
 @click.argument("experiment")
 @SET_OPTION

@@ -53,7 +53,7 @@ def create(
     paused: bool,
     settings: tuple[str, ...],
 ) -> None:
-    """Create the schedule NAME, which runs the request in FILE."""
+    """Create the schedule NAME, which runs the request in FILE; its id is NAME if it has none."""
     if not cron and every is None:
         raise click.UsageError("say when: --cron or --every")
 
@@ -61,7 +61,7 @@ def create(
         from temporal_fabric.requests import admit  # noqa: PLC0415
         from temporal_fabric.schedules import Schedules  # noqa: PLC0415
 
-        admission = admit(read_body(file, settings))
+        admission = admit(read_body(file, settings, default_id=name))
         async with shared.fabric() as fabric:
             await Schedules(fabric.client).create(
                 name,

@@ -59,6 +59,7 @@ def admit(
     *,
     source: str | None = None,
     workflow_id: str | None = None,
+    default_id: str | None = None,
 ) -> Admission:
     """Validate a body.
 
@@ -68,6 +69,7 @@ def admit(
         source: Name of the file, for messages; its ending decides between JSON and YAML.
         workflow_id: ``experiment/<tenant>/<id>``: fills in id and tenant where the body has
             none, and must agree where it has. A Schedule's time at its end is understood.
+        default_id: Id of a body that has none, where no workflow id gives one.
 
     Raises:
         RequestRejected: with every problem, at most 20, the first ones by line.
@@ -76,7 +78,9 @@ def admit(
     if not isinstance(document.tree, dict):
         found = document.problems or [_not_a_mapping(document)]
         raise RequestRejected(ordered(found), source=source)
-    conflicts = _identify(document, conversion, workflow_id)
+    if conversion is not None and conversion.default_id is not None:
+        default_id = conversion.default_id
+    conflicts = _identify(document, workflow_id, default_id)
     request, problems = _validated(document, conversion)
     problems += conflicts
     if problems or request is None:
@@ -147,14 +151,12 @@ def _not_a_mapping(document: Document) -> Problem:
     return Problem("E_TYPE", "", message, line=document.mark.line)
 
 
-def _identify(
-    document: Document, conversion: Conversion | None, workflow_id: str | None
-) -> list[Problem]:
+def _identify(document: Document, workflow_id: str | None, default_id: str | None) -> list[Problem]:
     """Bring id and tenant of the body together with those of the workflow id."""
     tree: dict[str, Any] = document.tree
     if workflow_id is None:
-        if conversion is not None and conversion.default_id is not None:
-            tree.setdefault("id", conversion.default_id)
+        if default_id is not None:
+            tree.setdefault("id", default_id)
         return []
     parsed = parse_workflow_id(workflow_id)
     if parsed is None:

@@ -177,7 +177,7 @@ class ProcessPayload(Model):
     inputs: Inputs = ()
     outputs: Outputs = ()
     isolation: ProcessIsolation | None = None
-    """none, limits or sandbox; unset takes the strongest that the backend offers."""
+    """none, limits or sandbox; unset takes what the backend does by default."""
     workdir: Path | None = None
     """Working directory; a relative path is below FABRIC_TASK_DIR."""
 
@@ -193,6 +193,6 @@ class PythonPayload(Model):
     inputs: Inputs = ()
     outputs: Outputs = ()
     isolation: ProcessIsolation | None = None
-    """none, limits or sandbox; unset takes the strongest that the backend offers."""
+    """none, limits or sandbox; unset takes what the backend does by default."""
     workdir: Path | None = None
     """Working directory; a relative path is below FABRIC_TASK_DIR."""
