@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 
 from temporal_fabric.errors import ServerUnavailable
@@ -57,14 +58,26 @@ async def connect(
     address: str | None = None,
     namespace: str | None = None,
     plugins: Sequence[Plugin] = (),
+    quiet: bool = False,
 ) -> Client:
     """Connect to the resolved server.
+
+    Args:
+        settings: Where an embedded server's address is found.
+        address: Address that wins over the environment.
+        namespace: Namespace that wins over the environment.
+        plugins: The client's plugins.
+        quiet: Keep the SDK's own warnings off the terminal, for a command that says itself
+            what is the matter.
 
     Raises:
         ServerUnavailable: no address is known, or nothing answers there.
     """
     options = connect_options(settings, address=address, namespace=namespace)
     host = options["target_host"]
+    if quiet:
+        filtered = LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+        options["runtime"] = Runtime(telemetry=TelemetryConfig(logging=filtered))
     try:
         return await Client.connect(**options, plugins=plugins)
     except (RuntimeError, RPCError) as exc:

@@ -105,20 +105,26 @@ class ExperimentHandle:
             raise RequestRejected([problem])
         await self._fabric.start_again(self, await self.body(), status.run_id)
 
-    async def status(self) -> ExperimentStatus:
+    async def status(self, *, detail: bool = True) -> ExperimentStatus:
         """Return where the experiment stands.
+
+        Args:
+            detail: Also ask the workflow for its timeline and attempts; leave it out where
+                you poll, because each such question needs a worker's time.
 
         Raises:
             ExperimentNotFound: neither Temporal nor the store knows it.
         """
         record = self._fabric.record(self.tenant, self.id)
-        return await read_status(self.workflow, record, (self.tenant, self.id))
+        return await read_status(self.workflow, record, (self.tenant, self.id), detail=detail)
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield each state the experiment enters, and each new heartbeat, until it ends."""
-        seen, beat = 0, dict[str, Any]()
+        seen, beat, stands = 0, dict[str, Any](), ""
         while True:
-            status = await self.status()
+            status = await self.status(detail=False)
+            if status.state != stands or status.final:
+                stands, status = status.state, await self.status()
             for moment in status.timeline[seen:]:
                 yield {"event": "state", **moment}
             seen = max(seen, len(status.timeline))

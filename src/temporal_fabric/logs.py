@@ -39,8 +39,8 @@ async def read_logs(
     with ExitStack() as files:
         opened: dict[int, BinaryIO] = {}
         while True:
-            status = await handle.status()
-            for epoch in _epochs(status):
+            status = await handle.status(detail=False)
+            for epoch in _epochs(settings, status):
                 if epoch not in opened and (path := _find(settings, status, epoch, name)):
                     # An open file stays readable when the seal moves it into the capsule.
                     opened[epoch] = files.enter_context(path.open("rb"))
@@ -51,9 +51,14 @@ async def read_logs(
             await asyncio.sleep(_POLL_S)
 
 
-def _epochs(status: ExperimentStatus) -> list[int]:
-    known = {int(moment.get("epoch") or 0) for moment in status.timeline} | {status.epoch}
-    return sorted(known - {0})
+def _epochs(settings: Settings, status: ExperimentStatus) -> list[int]:
+    """Return the epochs whose output lies on this host or in the capsule."""
+    places = [Workplace.of(settings.runs, status.tenant, status.request_id, 0).root]
+    capsule = local_path(status.capsule) if status.capsule else None
+    if capsule is not None:
+        places.append(capsule / "logs")
+    folders = [path for place in places if place.is_dir() for path in place.iterdir()]
+    return sorted({int(path.name) for path in folders if path.name.isdecimal()})
 
 
 def _find(settings: Settings, status: ExperimentStatus, epoch: int, name: str) -> Path | None:

@@ -73,7 +73,7 @@ class Context:
         from temporal_fabric.connection import connect  # noqa: PLC0415
 
         settings = self.settings()
-        client = await connect(settings, address=self.address, namespace=self.namespace)
+        client = await connect(settings, address=self.address, namespace=self.namespace, quiet=True)
         yield Fabric(client, settings)
 
 

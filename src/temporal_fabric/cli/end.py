@@ -43,7 +43,7 @@ def wait(shared: Context, experiment: str, timeout: float | None) -> None:
             loop = asyncio.get_running_loop()
             until = None if timeout is None else loop.time() + timeout
             while True:
-                status = await handle.status()
+                status = await handle.status(detail=False)
                 if status.final or (until is not None and loop.time() >= until):
                     break
                 await asyncio.sleep(0.5)
@@ -90,10 +90,11 @@ def cancel(shared: Context, experiment: str, *, wait_: bool) -> None:
         async with shared.fabric() as fabric:
             handle = await fabric.find(experiment)
             await handle.cancel()
-            status = await handle.status()
+            status = await handle.status(detail=False)
             while wait_ and not status.final:
                 await asyncio.sleep(0.3)
-                status = await handle.status()
+                status = await handle.status(detail=False)
+            status = await handle.status()
             if shared.json:
                 json_out(status)
             elif wait_:

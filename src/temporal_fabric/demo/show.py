@@ -88,7 +88,7 @@ class _Demo:
     async def play(self, kill_at: int) -> int:
         """Submit, follow, kill, restart, report."""
         self._start_worker("worker")
-        client = await connect(self._settings, address=self._address)
+        client = await connect(self._settings, address=self._address, quiet=True)
         fabric = Fabric(client, self._settings)
         handle = await fabric.submit(_request())
         self._story.tell("submitted", f"{handle.tenant}/{handle.id}")
