@@ -178,3 +178,62 @@ async def test_a_second_worker_of_the_host_is_refused(own_environment: FabricEnv
 
     assert done.returncode == 75
     assert f'"pid": {worker.pid}' in done.stderr
+
+
+async def test_terminated_while_no_worker_ran(
+    own_environment: FabricEnvironment, ledger: EvidenceLedger
+) -> None:
+    """A worker that starts kills and seals what was terminated in its absence."""
+    env = own_environment
+    env.start_worker()
+    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    body = _reporting(ledger, seconds=60)
+    handle = await fabric.submit(body)
+    start = await _started(ledger, body["id"])
+
+    env.kill_worker()
+    await handle.workflow.terminate("by hand")
+    os.kill(start["pid"], 0)
+    env.start_worker()
+    async with asyncio.timeout(20):
+        while "record" not in (status := await handle.status()).sources:
+            await asyncio.sleep(0.2)
+
+    assert (status.state, status.reason) == ("FAILED", "LOST")
+    assert Capsule.open(status.capsule).verify() == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(start["pid"], 0)
+
+
+async def test_a_worker_that_slept_past_its_heartbeat_kills_nothing(
+    own_environment: FabricEnvironment, ledger: EvidenceLedger
+) -> None:
+    """Stopped longer than the heartbeat timeout and woken again: still one start, one pid."""
+    env = own_environment
+    worker = env.start_worker()
+    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    body = _reporting(ledger, seconds=18)
+    handle = await fabric.submit(body)
+    await _started(ledger, body["id"])
+
+    worker.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(13)
+    worker.send_signal(signal.SIGCONT)
+    result = await handle.result()
+
+    _assert_ran_once(ledger, body["id"])
+    assert (result.state, result.epoch) == ("SUCCEEDED", 1)
+
+
+async def test_a_worker_whose_server_is_gone_still_leaves_with_zero(
+    own_environment: FabricEnvironment,
+) -> None:
+    """SIGTERM after the server's death is a clean end, not an abort of the interpreter."""
+    env = own_environment
+    env.start_worker()
+    assert env.server is not None
+    env.server.kill()
+
+    code = await asyncio.to_thread(env.stop_worker)
+
+    assert code == 0
