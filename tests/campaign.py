@@ -22,12 +22,23 @@ REPORT = ROOT / "docs" / "evidence" / "campaign.json"
 SEED = "20261121"
 
 PARTS: dict[str, list[str]] = {
-    "launcher kills": ["-m", "pytest", "-q", "tests/launcher", "-k", "kill_loop", "--timeout=3000"],
+    "launcher kills": [
+        "-m",
+        "pytest",
+        "-q",
+        "tests/launcher",
+        "-k",
+        "random_instants",
+        "--timeout=3000",
+    ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
     "admission fuzz, a million bodies": [
-        "tests/requests/fuzz_admission.py",
+        "-m",
+        "tests.requests.fuzz_admission",
         "--count",
         "1000000",
+        "--seconds",
+        "7200",
         "--seed",
         SEED,
     ],
@@ -77,7 +88,7 @@ def _run(name: str) -> dict[str, Any]:
     process = subprocess.Popen(
         [sys.executable, *PARTS[name]],
         cwd=ROOT,
-        env=os.environ | {"FABRIC_CAMPAIGN": "1", "FABRIC_SEED": SEED},
+        env=os.environ | {"FABRIC_CAMPAIGN": "1", "FABRIC_CAMPAIGN_SEED": SEED},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
