@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import sys
+import tempfile
 import time
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from temporal_fabric.errors import RequestRejected
 from temporal_fabric.requests import CODES, admit
@@ -21,6 +24,7 @@ from temporal_fabric.requests.limits import ECHO_CHARS, PROBLEMS
 from tests.requests import examples
 
 SLOWEST = 0.5
+LARGEST_MIB = 64
 TOKENS = (
     b"{", b"}", b"[", b"]", b":", b",", b'"', b"'", b"\n", b"- ", b"? ", b"&a ", b"*a", b"!!int ",
     b"<<: ", b"%TAG ! x\n", b"---\n", b"...", b"|", b">", b"#", b"\0", b"\xff", b"\xc2\x85",
@@ -70,7 +74,7 @@ def mutate(body: bytes, corpus: list[bytes], chance: random.Random) -> bytes:
 
 def check(body: bytes) -> bool:
     """Admit a body and check what any answer must be; return whether it was accepted."""
-    begun = time.process_time()
+    begun, peak = time.process_time(), _peak_mib()
     try:
         admission = admit(body)
     except RequestRejected as rejected:
@@ -89,7 +93,13 @@ def check(body: bytes) -> bool:
         assert admit(admission.request.to_yaml()).digest == admission.digest
         accepted = True
     assert time.process_time() - begun <= SLOWEST
+    assert _peak_mib() - peak <= LARGEST_MIB
     return accepted
+
+
+def _peak_mib() -> float:
+    """Return the most memory this process has used, in MiB; one body may add LARGEST_MIB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def by_chance(count: int, seed: int, seconds: float) -> tuple[int, int]:
@@ -124,10 +134,11 @@ def guided(seconds: float) -> None:
     """Run under atheris, which ends the process."""
     atheris = import_module("atheris")
     atheris.instrument_all()
-    atheris.Setup(
-        [sys.argv[0], f"-max_total_time={int(seconds)}", "-max_len=4096"],
-        _run_one,
-    )
+    corpus = Path(tempfile.mkdtemp(prefix="fuzz"))
+    for number, body in enumerate(seeds()):
+        (corpus / str(number)).write_bytes(body)
+    limits = [f"-max_total_time={int(seconds)}", "-max_len=4096", "-rss_limit_mb=1024"]
+    atheris.Setup([sys.argv[0], *limits, str(corpus)], _run_one)
     atheris.Fuzz()
 
 
