@@ -164,3 +164,11 @@ def test_workflow_id_must_agree(workflow_id: str, code: str, path: str) -> None:
     problems = rejected({**PROCESS, "tenant": "default"}, workflow_id=workflow_id)
 
     assert [(p.code, p.path) for p in problems] == [(code, path)]
+
+
+def test_an_engines_own_words_are_printable() -> None:
+    """A character that a terminal cannot show is escaped, also where the CEL engine quotes it."""
+    problems = rejected(body(requirements={"constraints": ["a \ufeff b"]}))
+
+    assert all(problem.message.isprintable() for problem in problems)
+    assert "\\ufeff" in problems[0].message

@@ -6,11 +6,12 @@ Values are shown short and escaped, and never where they could be a credential.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.errors import Problem
 from temporal_fabric.requests import limits
-from temporal_fabric.requests.texts import is_sensitive_name, show
+from temporal_fabric.requests.texts import is_sensitive_name, printable, show
 from temporal_fabric.requests.trees import HOLE
 from temporal_fabric.requests.wording import Fault, message
 from temporal_fabric.shapes import is_table
@@ -229,6 +230,10 @@ def _actual(value: Any) -> str | int | float | None:
 
 
 def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Return the first problems by line, as many as the contract allows."""
+    """Return the first problems by line, as many as the contract allows.
+
+    An engine may quote the body in its own words, so every message is made printable here.
+    """
     by_line = sorted(problems, key=lambda problem: problem.line or _NO_LINE)
-    return tuple(by_line[: limits.PROBLEMS])
+    first = by_line[: limits.PROBLEMS]
+    return tuple(replace(found, message=printable(found.message)) for found in first)

@@ -16,6 +16,7 @@ __all__ = [
     "is_sensitive_name",
     "looks_like_credential",
     "pointer",
+    "printable",
     "show",
 ]
 
@@ -52,6 +53,13 @@ def show(text: str) -> str:
     safe = _UNPRINTABLE.sub(_escape, masked)
     cut = len(safe) > ECHO_CHARS or len(text) > 4 * ECHO_CHARS
     return f"{safe[: ECHO_CHARS - 3]}..." if cut else safe
+
+
+def printable(text: str) -> str:
+    """Return text whose every character a terminal can show; the others are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def _escape(match: re.Match[str]) -> str:
