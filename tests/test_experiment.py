@@ -180,7 +180,10 @@ async def test_cancel_kills_the_whole_tree_first(fabric: Fabric, tmp_path: Path)
 async def test_cancel_in_backoff(fabric: Fabric) -> None:
     """A cancellation during the pause between attempts takes effect at once."""
     handle = await fabric.submit(
-        shell("exit 1", retry={"max_attempts": 5, "initial_interval_s": 3600})
+        shell(
+            "exit 1",
+            retry={"max_attempts": 5, "initial_interval_s": 3600, "max_interval_s": 3600},
+        )
     )
     await _until(handle, State.RETRYING)
 
