@@ -50,6 +50,14 @@ async def own_environment() -> AsyncIterator[FabricEnvironment]:
         yield found
 
 
+@pytest_asyncio.fixture
+async def running(own_environment: FabricEnvironment) -> tuple[FabricEnvironment, Fabric]:
+    """The environment of one test with a worker, and its client."""
+    own_environment.start_worker()
+    client = await connect(own_environment.settings, address=own_environment.address)
+    return (own_environment, Fabric(client, own_environment.settings))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fabric(environment: FabricEnvironment) -> Fabric:
     """A connected client of the shared environment."""

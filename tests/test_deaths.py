@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from temporal_fabric import Capsule, ExperimentFailed, Fabric
-from temporal_fabric.connection import connect
+from temporal_fabric import Capsule, ExperimentFailed
 from temporal_fabric.launcher import LauncherClient
 from tests.bodies import REPORTER, shell
 
 if TYPE_CHECKING:
+    from temporal_fabric import Fabric
     from temporal_fabric.testing.environment import FabricEnvironment
     from temporal_fabric.testing.evidence import EvidenceLedger
 
@@ -45,12 +45,10 @@ def _assert_ran_once(ledger: EvidenceLedger, request_id: str) -> None:
 
 
 async def test_worker_death_changes_nothing(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """A SIGKILLed worker is replaced and the payload is adopted: one start, one pid."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=14)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
@@ -65,12 +63,10 @@ async def test_worker_death_changes_nothing(
 
 
 async def test_payload_that_ends_without_a_worker_is_collected(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """A payload that ends while no worker runs keeps its exit code and outputs."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=1)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
@@ -85,12 +81,10 @@ async def test_payload_that_ends_without_a_worker_is_collected(
 
 
 async def test_server_death_changes_nothing(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """A SIGKILLed server comes back on its file and the run goes on."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=4)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
@@ -106,12 +100,10 @@ async def test_server_death_changes_nothing(
 
 
 async def test_sigterm_detaches_and_leaves_with_zero(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """A worker that is told to stop leaves the payload running and exits 0."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=5)
     handle = await fabric.submit(body)
     start = await _started(ledger, body["id"])
@@ -126,12 +118,10 @@ async def test_sigterm_detaches_and_leaves_with_zero(
 
 
 async def test_launcher_death_is_lost_and_never_rerun(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """Nobody knows what a lost payload did: FAILED(LOST), and no second start."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=60)
     handle = await fabric.submit(body)
     start = await _started(ledger, body["id"])
@@ -149,12 +139,10 @@ async def test_launcher_death_is_lost_and_never_rerun(
 
 
 async def test_lost_is_run_again_where_the_request_allows_it(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """With LOST in retry.on a lost attempt is followed by another under a new epoch."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=3)
     body["retry"] = {"on": ["LOST"], "initial_interval_s": 0.1}
     handle = await fabric.submit(body)
@@ -181,12 +169,10 @@ async def test_a_second_worker_of_the_host_is_refused(own_environment: FabricEnv
 
 
 async def test_terminated_while_no_worker_ran(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """A worker that starts kills and seals what was terminated in its absence."""
-    env = own_environment
-    env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
     body = _reporting(ledger, seconds=60)
     handle = await fabric.submit(body)
     start = await _started(ledger, body["id"])
@@ -206,12 +192,12 @@ async def test_terminated_while_no_worker_ran(
 
 
 async def test_a_worker_that_slept_past_its_heartbeat_kills_nothing(
-    own_environment: FabricEnvironment, ledger: EvidenceLedger
+    running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """Stopped longer than the heartbeat timeout and woken again: still one start, one pid."""
-    env = own_environment
-    worker = env.start_worker()
-    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    env, fabric = running
+    worker = env.worker
+    assert worker is not None
     body = _reporting(ledger, seconds=18)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
