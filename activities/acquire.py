@@ -18,6 +18,7 @@ from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
+from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.placement import place
@@ -37,6 +38,7 @@ class Acquire:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._dependencies = Dependencies(desk)
 
     @activity.defn(name=names.ACTIVITY_ACQUIRE)
     async def acquire(self, asked: AcquireInput) -> Grant:
@@ -61,7 +63,7 @@ class Acquire:
             if ahead is not None:
                 reason = Reason.WAITING_FOR_CAPACITY
                 return {"reason": reason, "backend": backend, "ahead": ahead}
-        return {}
+        return self._dependencies.waiting(key)
 
     async def _place(self, asked: AcquireInput) -> Grant:
         info = activity.info()
@@ -75,6 +77,7 @@ class Acquire:
         answer = await place(request, self._desk)
         if not answer.backend:
             raise unplaceable(answer)
+        await self._dependencies.settled(request, info.workflow_id)
         await self._open(record, admission)
         await self._desk.capacity(answer.backend).grant(info.workflow_id, request.priority)
         epoch = await record.allocate(

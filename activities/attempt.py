@@ -20,6 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporal_fabric import names
 from temporal_fabric.activities import abandoned
 from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.activities.recording import Recording, recording
 from temporal_fabric.adapters.contract import (
     AttemptKey,
     AttemptSpec,
@@ -27,9 +28,14 @@ from temporal_fabric.adapters.contract import (
     JobStatus,
     Phase,
 )
+from temporal_fabric.adapters.local_secrets import scrub
+from temporal_fabric.artifacts.delivery import with_targets
+from temporal_fabric.artifacts.staging import recorded_inputs, stage_in
 from temporal_fabric.clock import from_unix, now
+from temporal_fabric.environments import prepare
 from temporal_fabric.errors import PermanentBackendError, StaleEpoch
 from temporal_fabric.messages import AttemptInput, AttemptResult, AttemptUpdate
+from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import OutputRefused, Workplace, output_path
@@ -88,12 +94,22 @@ class _Run:
         self._place = Workplace.of(desk.settings.runs, asked.tenant, asked.request_id, asked.epoch)
         self._state: str = State.PREPARING
         self._native_id = ""
+        self._environments = desk.settings.environments
+        self._doing = ""
         self._since = time.monotonic()
         self._grace_s = 10.0
+        self._started_at: float | None = None
+        self._recording: Recording | None = None
+
+    def _say(self, doing: str) -> None:
+        self._doing = doing
 
     def heartbeat(self) -> dict[str, Any]:
         """Return what the UI shows under pending activities."""
-        return {
+        doing = {"doing": self._doing} if self._state == State.PREPARING and self._doing else {}
+        if self._recording is not None:
+            doing |= self._recording.details(self._started_at)
+        return doing | {
             "state": self._state,
             "native_id": self._native_id,
             "supervised_s": round(time.monotonic() - self._since, 1),
@@ -109,11 +125,18 @@ class _Run:
         if status.phase is Phase.ABSENT:
             try:
                 await asyncio.to_thread(self._place.create)
-                await self._adapter.submit(self._spec(request))
+                await stage_in(
+                    request, self._place, self._desk.settings, self._desk.store, self._say
+                )
+                around = await prepare(request, self._environments, self._place, self._say)
+                await self._adapter.submit(self._spec(request, around))
+                await self._desk.observer.started(request.kind, self._asked.backend)
             except PermanentBackendError as exc:
-                return await self._ended(JobStatus(Phase.ENDED), Reason.SETUP, str(exc))
+                return await self._ended(JobStatus(Phase.ENDED), exc.reason, str(exc))
             status = await self._adapter.find(self._key)
-        status = await self._watch(status)
+        async with recording(self._place, request, self._desk.settings.secrets) as told:
+            self._recording = told
+            status = await self._watch(status)
         return await self._collect(request, status)
 
     async def let_go(self) -> bool:
@@ -129,7 +152,7 @@ class _Run:
     async def _watch(self, status: JobStatus) -> JobStatus:
         self._native_id = status.native_id
         if status.started_at is not None:
-            self._state = State.RUNNING
+            self._state, self._started_at = State.RUNNING, status.started_at
             await self._tell(State.RUNNING, from_unix(status.started_at))
         handle = JobHandle(self._key, status.native_id)
         while status.phase is Phase.RUNNING:
@@ -138,6 +161,7 @@ class _Run:
 
     async def _collect(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
         await self._fence()
+        await asyncio.to_thread(scrub, self._place, request, self._desk.settings.secrets)
         self._state = State.COLLECTING
         await self._tell(State.COLLECTING, now())
         if status.phase is Phase.LOST or status.reason:
@@ -152,11 +176,13 @@ class _Run:
             message = "a process of the payload was killed for memory, though it exited with 0"
             return await self._ended(status, Reason.OOM, message)
         try:
-            outputs = await asyncio.to_thread(self._place.collect, _declared(request))
+            limit = request.limits.output_bytes
+            found = await asyncio.to_thread(self._place.collect, _declared(request), limit)
         except (OutputRefused, OSError) as exc:
-            return await self._ended(status, Reason.OUTPUT_MISSING, str(exc))
+            reason = getattr(exc, "reason", Reason.OUTPUT_MISSING)
+            return await self._ended(status, reason, str(exc))
         ended = await self._ended(status, "", "")
-        return replace(ended, ok=True, outputs=outputs, stderr_excerpt="")
+        return replace(ended, ok=True, outputs=with_targets(request, found), stderr_excerpt="")
 
     async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
         await self._record.mark_ended(self._asked.epoch, "ended")
@@ -175,6 +201,7 @@ class _Run:
             oom_kills=status.oom_kills,
             cpu_s=status.cpu_s,
             max_rss_bytes=status.max_rss_bytes,
+            inputs=await asyncio.to_thread(recorded_inputs, self._place),
         )
 
     async def _fence(self) -> None:
@@ -195,7 +222,7 @@ class _Run:
             # The run is closed: the next heartbeat says so, with the reason.
             activity.logger.info("the run is closed; nobody is told about %s", state)
 
-    def _spec(self, request: ExecutionRequest) -> AttemptSpec:
+    def _spec(self, request: ExecutionRequest, around: dict[str, str]) -> AttemptSpec:
         asked = self._asked
         return AttemptSpec(
             key=self._key,
@@ -203,15 +230,17 @@ class _Run:
             folder=self._place.folder,
             checkpoints=self._place.checkpoints,
             number=asked.number,
-            env=self._place.variables(
+            env=around
+            | payload_environment()
+            | self._place.variables(
                 tenant=asked.tenant, request_id=asked.request_id, number=asked.number
             ),
         )
 
 
 def _declared(request: ExecutionRequest) -> tuple[str, ...]:
-    process = request.payload.process
-    paths = (output_path(item.source_path) for item in process.outputs) if process else ()
+    program = request.payload.process or request.payload.python
+    paths = (output_path(item.source_path) for item in program.outputs) if program else ()
     return tuple(path for path in paths if path is not None)
 
 

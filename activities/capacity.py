@@ -36,6 +36,16 @@ class Capacity:
         """Places taken now."""
         return len(self._running | self._granted.keys())
 
+    @property
+    def running(self) -> int:
+        """Places of attempts that this worker supervises."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place in this worker."""
+        return len(self._waiting)
+
     def position(self, key: str) -> int | None:
         """Return how many wait before ``key`` in this worker, or None where it does not wait."""
         order = sorted(self._waiting)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from temporal_fabric.adapters.contract import Adapter
     from temporal_fabric.config import Settings
     from temporal_fabric.errors import RequestRejected
+    from temporal_fabric.observability.observer import Observer
     from temporal_fabric.store import Store
 
 
@@ -24,6 +25,7 @@ class Desk:
     settings: Settings
     host: str
     store: Store
+    observer: Observer
     backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
     search_attributes: bool = False
     _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
@@ -34,8 +36,14 @@ class Desk:
             self._capacity[backend] = Capacity(self.backend(backend).slots)
         return self._capacity[backend]
 
+    def places(self) -> list[tuple[str, int, int]]:
+        """Return for each backend how many attempts run and how many requests wait."""
+        taken = {name: self.capacity(name) for name in self.backends}
+        return [(name, places.running, places.waiting) for name, places in taken.items()]
+
     async def aclose(self) -> None:
         """Release what the backends hold; jobs go on."""
+        self.observer.close()
         for adapter in self.backends.values():
             await adapter.aclose()
 

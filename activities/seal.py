@@ -10,8 +10,10 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
+from temporal_fabric.activities.delivering import deliver_and_seal
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.activities.recording import catch_up
 from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.capsule.writing import CapsuleWriter
 from temporal_fabric.errors import RequestRejected
@@ -81,8 +83,12 @@ async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) ->
         )
     key = result.capsule.removeprefix(f"{store.root}/")
     writer = CapsuleWriter(store, key, desk.settings.runs)
-    sealed, outcome = await writer.seal(result, await record.body(result.digest), run)
-    await record.record_outcome(run["run_id"], outcome)
+    body = await record.body(result.digest)
+    await catch_up(desk, body, result)
+    sealed, outcome = await deliver_and_seal(desk, writer, result, body, run)
+    if await record.outcome(run["run_id"]) is None:
+        await record.record_outcome(run["run_id"], outcome)
+        await desk.observer.ended(outcome, next(iter(body["payload"])), run)
     await _free(desk, record, result)
     return sealed
 

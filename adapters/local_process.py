@@ -18,8 +18,11 @@ from temporal_fabric.adapters.contract import (
     Phase,
     Verdict,
 )
+from temporal_fabric.adapters.local_command import local_command
+from temporal_fabric.adapters.local_secrets import lacking, with_secrets
 from temporal_fabric.adapters.local_verdict import local_verdict
 from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec
+from temporal_fabric.secrets import resolving
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
@@ -77,13 +80,17 @@ class LocalProcessAdapter:
 
     async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
         """See `Adapter.can_fulfill`."""
-        return local_verdict(request, self._config.labels)
+        verdict = local_verdict(request, self._config.labels)
+        return Verdict.of(*verdict.shortfalls, *lacking(request, self._settings.secrets))
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
         client = await self._launcher()
-        record = await client.start(_launch_spec(attempt))
+        record = await client.start(await asyncio.to_thread(self._launch, attempt))
         return JobHandle(attempt.key, _native_id(record))
+
+    def _launch(self, attempt: AttemptSpec) -> LaunchSpec:
+        return with_secrets(_launch_spec(attempt), attempt.request, self._settings.secrets)
 
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
@@ -111,12 +118,15 @@ class LocalProcessAdapter:
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`."""
         client = await self._launcher()
-        return _status(await client.terminate(str(key), grace_s))
+        status = _status(await client.terminate(str(key), grace_s))
+        await asyncio.to_thread(resolving.remove, str(key))
+        return status
 
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`."""
         client = await self._launcher()
         await client.forget(str(key))
+        await asyncio.to_thread(resolving.remove, str(key))
 
     async def inventory(self) -> Inventory:
         """See `Adapter.inventory`."""
@@ -146,17 +156,15 @@ class LocalProcessAdapter:
 
 
 def _launch_spec(attempt: AttemptSpec) -> LaunchSpec:
-    request, process = attempt.request, attempt.request.payload.process
-    if process is None:
-        raise TypeError("the verdict admits process payloads only")
+    request, command = attempt.request, local_command(attempt)
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env |= {"PYTHONUNBUFFERED": "1"}
-    env |= dict(process.env) | attempt.env
+    env |= command.env | attempt.env
     return LaunchSpec(
         key=str(attempt.key),
-        argv=tuple(process.command),
+        argv=command.argv,
         env=env,
-        cwd=str(attempt.folder / "task" / (process.workdir or "")),
+        cwd=str(attempt.folder / "task" / command.workdir),
         stdout=str(attempt.folder / "stdout.log"),
         stderr=str(attempt.folder / "stderr.log"),
         wall_s=request.limits.wall_s,

@@ -9,26 +9,25 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.contract import Shortfall, Verdict
+from temporal_fabric.environments import host_file
 from temporal_fabric.requests.constraints import check_constraint
-from temporal_fabric.workplace import output_path
+from temporal_fabric.workplace import input_path, output_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from temporal_fabric.requests.models import ExecutionRequest
-    from temporal_fabric.requests.payloads import ProcessPayload
+    from temporal_fabric.requests.payloads import ProcessPayload, PythonPayload
     from temporal_fabric.requests.resources import Resource
 
 _NOT_YET = (
-    "environment",
-    "secrets",
     "workdir",
     "notify",
     "deadline",
     "budget_usd",
     "queue_timeout",
 )
-_LIMITS_NOT_YET = ("log_bytes", "output_bytes")
+_LIMITS_NOT_YET = ("log_bytes",)
 
 
 def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdict:
@@ -40,6 +39,7 @@ def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdi
     """
     return Verdict.of(
         *_payload(request),
+        *_environment(request),
         *_settings(request),
         *_resources(request),
         *_constraints(request, labels),
@@ -47,37 +47,62 @@ def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdi
 
 
 def _payload(request: ExecutionRequest) -> Iterator[Shortfall]:
-    process = request.payload.process
+    process = request.payload.process or request.payload.python
     if process is None:
         yield Shortfall(
-            f"runs 'process' payloads, not {request.kind!r}",
+            f"runs 'process' and 'python' payloads, not {request.kind!r}",
             f"give /payload/process instead of /payload/{request.kind}",
         )
         return
-    if process.inputs or request.artifacts.inputs:
-        yield Shortfall("inputs are not staged here", "read inputs by their path on this host")
-    if request.artifacts.outputs:
-        yield Shortfall("collects /payload/process/outputs only", "move /artifacts/outputs there")
-    yield from _outputs(process)
+    for name in ("inputs", "outputs"):
+        if getattr(request.artifacts, name):
+            yield Shortfall(
+                f"takes the {name} of /payload/{request.kind} only", f"move /artifacts/{name} there"
+            )
+    yield from _inputs(process, request.kind)
+    yield from _outputs(process, request.kind)
     if process.isolation not in {None, "none"}:
         yield Shortfall(
             f"isolation {process.isolation!r} cannot be enforced here (E_ISOLATION)",
-            "set /payload/process/isolation to 'none'",
+            f"set /payload/{request.kind}/isolation to 'none'",
         )
 
 
-def _outputs(process: ProcessPayload) -> Iterator[Shortfall]:
+def _inputs(process: ProcessPayload | PythonPayload, kind: str) -> Iterator[Shortfall]:
+    for place, given in enumerate(process.inputs):
+        if input_path(given.mount_path) is None:
+            yield Shortfall(
+                f"input {given.mount_path!r} is outside /input",
+                f"set /payload/{kind}/inputs/{place}/mount_path to a path below /input",
+            )
+
+
+def _outputs(process: ProcessPayload | PythonPayload, kind: str) -> Iterator[Shortfall]:
     for place, output in enumerate(process.outputs):
-        at = f"/payload/process/outputs/{place}"
+        at = f"/payload/{kind}/outputs/{place}"
         if output_path(output.source_path) is None:
             yield Shortfall(
                 f"output {output.source_path!r} is outside /output",
                 f"set {at}/source_path to a path below /output",
             )
-        if output.target_uri:
+
+
+def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
+    asked = request.environment
+    if asked is None:
+        return
+    for name in ("image", "conda_pack"):
+        if getattr(asked, name) is not None:
             yield Shortfall(
-                f"outputs stay in the capsule, {output.target_uri!r} is not written",
-                f"drop {at}/target_uri",
+                f"environments are made of Python packages here, not of {name!r}",
+                f"give /environment/requirements or /environment/lock instead of {name}",
+            )
+    for name in ("requirements", "lock"):
+        file = getattr(asked, name)
+        if isinstance(file, str) and host_file(file) is None:
+            yield Shortfall(
+                f"the environment's file {file!r} is not a full path on this host",
+                f"set /environment/{name} to a full path, or list the requirements",
             )
 
 

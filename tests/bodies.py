@@ -29,3 +29,10 @@ def python(code: str, **more: Any) -> dict[str, Any]:
 def shell(script: str, **more: Any) -> dict[str, Any]:
     """Return a body that runs a shell script."""
     return process("/bin/sh", "-c", script, **more)
+
+
+def function(code: str, *args: Any, **more: Any) -> dict[str, Any]:
+    """Return a body that calls the function ``main`` of a few lines of Python."""
+    settings = {key: more.pop(key) for key in ("kwargs", "env", "outputs") if key in more}
+    call = {"entry_point": "code.py:main", "source": code.splitlines(), "args": list(args)}
+    return {"id": f"t-{secrets.token_hex(4)}", "payload": {"python": call | settings}, **more}

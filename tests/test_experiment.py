@@ -47,6 +47,8 @@ async def test_success_leaves_a_whole_capsule(fabric: Fabric) -> None:
         "request.json",
         "result.json",
         "events.jsonl",
+        "events.parquet",
+        "telemetry.parquet",
         "logs/1/stdout.log",
         "logs/1/stderr.log",
         "artifacts/d/n",

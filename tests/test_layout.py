@@ -10,7 +10,16 @@ from pathlib import Path
 import temporal_fabric
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("temporalio", "pydantic", "pyarrow", "duckdb", "jax", "docker", "kubernetes")
+HEAVY = (
+    "temporalio",
+    "pydantic",
+    "pyarrow",
+    "duckdb",
+    "jax",
+    "docker",
+    "kubernetes",
+    "opentelemetry",
+)
 
 
 def _setuptools() -> dict[str, object]:

@@ -328,7 +328,7 @@ class Experiment:
             return replace(
                 result,
                 state=State.FAILED,
-                reason=Reason.INTEGRITY,
+                reason=sealed.reason or Reason.INTEGRITY,
                 message=sealed.integrity,
                 capsule=sealed.capsule,
             )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from temporal_fabric.cli.app import cli
+from temporal_fabric.recorder import schema as columns
 from temporal_fabric.requests import CODES, json_schema
 from temporal_fabric.states import FINAL, MOVES, Reason, State
 
@@ -45,23 +46,36 @@ REASONS = {
     Reason.OOM: "the kernel killed the payload, or a part of it, for memory",
     Reason.TIMEOUT: "`limits.wall_s` passed",
     Reason.LOST: "launcher or host went away: nobody knows what the attempt did",
-    Reason.SETUP: "the command could not be started",
-    Reason.OUTPUT_MISSING: "a declared output is missing, or an output is not a regular file",
-    Reason.INTEGRITY: "an output changed between its hash and the capsule",
+    Reason.SETUP: (
+        "an input is missing or refused, the environment could not be built, or the command could "
+        "not be started"
+    ),
+    Reason.OUTPUT_MISSING: (
+        "a declared output is missing, an output is not a regular file, or it cannot be stored "
+        "under its `target_uri`"
+    ),
+    Reason.INTEGRITY: (
+        "an input is not what its `sha256` or its capsule says, or an output changed between "
+        "its hash and the capsule"
+    ),
     Reason.CERT_FAIL: "reserved: not given by this version",
-    Reason.BUDGET: "reserved: not given by this version",
+    Reason.BUDGET: "the outputs take more than `limits.output_bytes`",
     Reason.PREEMPTED: "reserved: not given by this version",
     Reason.NO_BACKEND: "reserved: not given by this version",
     Reason.REFUSED: "the request was refused",
     Reason.INTERNAL: "a fault of the fabric, not of the payload",
     Reason.BACKEND_DOWN: "waiting: no worker of the backend's host answers",
     Reason.WAITING_FOR_CAPACITY: "waiting: every place of the backend is taken",
+    Reason.DEPENDENCY: "waiting: an experiment whose output is an input has not ended",
 }
 
 _SECTIONS = (
     ("ExecutionRequest", "request"),
     ("ProcessPayload", "payload.process"),
+    ("Input", "payload.process.inputs[]"),
     ("Output", "payload.process.outputs[]"),
+    ("PythonPayload", "payload.python"),
+    ("Environment", "environment"),
     ("Requirements", "requirements"),
     ("Cpu", "requirements.resources[] with type: cpu"),
     ("Memory", "requirements.resources[] with type: memory"),
@@ -104,12 +118,36 @@ def fields() -> str:
     return "\n".join(parts)
 
 
+def tables() -> str:
+    """Return the columns of every Parquet file we write, from their schemas."""
+    files = {
+        "telemetry.parquet": columns.telemetry(),
+        "events.parquet": columns.events(),
+        "telemetry-NNNNNN.parquet, while it runs": columns.segment(),
+    }
+    parts: list[str] = []
+    for title, schema in files.items():
+        rows = [
+            (f"`{f.name}`", str(f.type), _told(f.metadata, "unit"), _told(f.metadata, "meaning"))
+            for f in schema
+        ]
+        version = _told(schema.metadata, "schema_version")
+        heads = ("column", "type", "unit", "meaning")
+        parts.append(f"## {title}\n\n`schema_version` {version}\n\n{_table(heads, rows)}\n")
+    return "\n".join(parts)
+
+
+def _told(metadata: Mapping[bytes, bytes], key: str) -> str:
+    return metadata[key.encode()].decode()
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "reasons": reasons,
     "codes": codes,
     "commands": commands,
     "fields": fields,
+    "tables": tables,
 }
 
 

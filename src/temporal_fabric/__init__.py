@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from temporal_fabric.capsule.reading import Capsule
     from temporal_fabric.client import Fabric
     from temporal_fabric.errors import (
+        CapsuleError,
         ExperimentCanceled,
         ExperimentFailed,
         FabricError,
+        MapFailed,
         Problem,
         RequestRejected,
     )
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import ExperimentResult
     from temporal_fabric.plugin import FabricPlugin
     from temporal_fabric.requests.models import ExecutionRequest
+    from temporal_fabric.sync import SyncFabric
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Capsule",
+    "CapsuleError",
     "ExecutionRequest",
     "ExperimentCanceled",
     "ExperimentFailed",
@@ -35,13 +39,16 @@ __all__ = [
     "Fabric",
     "FabricError",
     "FabricPlugin",
+    "MapFailed",
     "Problem",
     "RequestRejected",
+    "SyncFabric",
     "__version__",
 ]
 
 _HOMES = {
     "Capsule": "temporal_fabric.capsule.reading",
+    "CapsuleError": "temporal_fabric.errors",
     "ExecutionRequest": "temporal_fabric.requests.models",
     "ExperimentCanceled": "temporal_fabric.errors",
     "ExperimentFailed": "temporal_fabric.errors",
@@ -50,8 +57,10 @@ _HOMES = {
     "Fabric": "temporal_fabric.client",
     "FabricError": "temporal_fabric.errors",
     "FabricPlugin": "temporal_fabric.plugin",
+    "MapFailed": "temporal_fabric.errors",
     "Problem": "temporal_fabric.errors",
     "RequestRejected": "temporal_fabric.errors",
+    "SyncFabric": "temporal_fabric.sync",
 }
 
 

@@ -21,6 +21,7 @@ from temporal_fabric.errors import (
     ServerUnavailable,
     StoreError,
 )
+from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
 from temporal_fabric.handle import ExperimentHandle, not_found
 from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.record import RequestRecord
@@ -31,7 +32,7 @@ from temporal_fabric.store import open_store
 from temporal_fabric.verdicts import unplaceable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from temporalio.client import Client
 
@@ -113,6 +114,47 @@ class Fabric:
                 return None  # a server without standalone activities
             raise ServerUnavailable(f"the server did not answer: {exc}") from exc
         return answer
+
+    def task(
+        self, *, cpus: float | None = None, memory: str | None = None, **fields: Any
+    ) -> Callable[[Callable[P, R]], Task[P, R]]:
+        """Return a decorator: calling the function runs it as an experiment.
+
+        The function's source travels in the request, arguments and return value as JSON. It
+        may use what its module imports and defines at the top level.
+
+        Args:
+            cpus: Cores it needs.
+            memory: Memory it needs, such as ``"2GB"``.
+            fields: Further fields of the request: ``environment``, ``limits``, ``retry``, ...
+
+        Raises:
+            TypeError: where it decorates something whose source cannot be shipped.
+        """
+        asked = task_fields(cpus, memory, fields)
+        return lambda function: Task(self, function, asked)
+
+    async def map(
+        self,
+        task: Task[[T], R],
+        items: Iterable[T],
+        *,
+        id_prefix: str | None = None,
+        at_once: int = 32,
+    ) -> list[R]:
+        """Call a task once per item and return the values in the items' order.
+
+        Args:
+            task: A function of one argument, decorated with `task`.
+            items: The arguments, each JSON.
+            id_prefix: Makes the call repeatable: the experiments are named ``<prefix>-0``,
+                ``<prefix>-1`` and so on, and one that has ended before is not run again.
+            at_once: How many experiments are pending at a time.
+
+        Raises:
+            MapFailed: some calls failed; all the others have ended, too.
+        """
+        return await map_items(task, items, id_prefix=id_prefix, at_once=at_once)
 
     def get(self, request_id: str, tenant: str = names.DEFAULT_TENANT) -> ExperimentHandle:
         """Return the handle of an experiment; nothing is looked up yet."""
@@ -246,9 +288,11 @@ def _with_id(body: Any) -> Any:
 def _summary(request: ExecutionRequest) -> str:
     """Return the one line the UI shows beside the workflow id: what, and for whom."""
     what = request.name or request.id
-    process = request.payload.process
+    process, python = request.payload.process, request.payload.python
     if process is not None:
         what += f": {' '.join(process.command)}"
+    elif python is not None:
+        what += f": {python.entry_point}"
     return f"{what[:150]} ({request.kind}, for {request.tenant})"
 
 

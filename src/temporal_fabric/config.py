@@ -5,6 +5,7 @@ Connection settings are Temporal's own environment configuration and never stand
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import secrets
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric import names
+from temporal_fabric import names, watch_settings
 from temporal_fabric.errors import Problem, RequestRejected
-from temporal_fabric.shapes import is_table
+from temporal_fabric.shapes import is_list, is_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 CONFIG_FILE = "fabric.toml"
 DEFAULT_POOLS = (names.DEFAULT_POOL,)
 
-_TOP_KEYS = ("store", "pools", "backends")
+_TOP_KEYS = ("store", "pools", "backends", "secrets", *watch_settings.TABLES, "artifacts")
+_SECRETS = ("env", "folder")
+_ARTIFACTS = ("networks", "hosts", "ca_file", "max_bytes", "max_seconds")
 _BACKEND_KEYS = ("kind", "slots", "labels", "options")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 
@@ -43,6 +46,37 @@ class BackendConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretsConfig:
+    """Which secrets of this host a request may refer to; nothing by default."""
+
+    env: tuple[str, ...] = ()
+    """Names of the worker's variables: ``secret://env/NAME``."""
+
+    folder: str = ""
+    """Folder of files: ``secret://file/NAME``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactsConfig:
+    """What transfers of inputs may reach, and how much they may take."""
+
+    networks: tuple[str, ...] = ()
+    """Networks that are not public and that ``https://`` inputs may come from."""
+
+    hosts: dict[str, str] = field(default_factory=dict[str, str])
+    """Addresses of servers that no name service knows; naming one here allows it."""
+
+    ca_file: str = ""
+    """Certificates to trust instead of the system's, in PEM."""
+
+    max_bytes: int = 10**12
+    """Of all inputs of one attempt together."""
+
+    max_seconds: int = 24 * 3600
+    """For all inputs of one attempt together."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the fabric can be told, resolved once at start."""
 
@@ -52,6 +86,10 @@ class Settings:
 
     pools: tuple[str, ...] = DEFAULT_POOLS
     backends: tuple[BackendConfig, ...] = (BackendConfig("local"),)
+    secrets: SecretsConfig = SecretsConfig()
+    artifacts: ArtifactsConfig = ArtifactsConfig()
+    metrics: watch_settings.MetricsSettings = field(default_factory=watch_settings.MetricsSettings)
+    tracing: watch_settings.TracingSettings = field(default_factory=watch_settings.TracingSettings)
     source: str = "defaults"
     """The configuration file that was read, for ``doctor``."""
 
@@ -59,6 +97,11 @@ class Settings:
     def runs(self) -> Path:
         """Host-local working folders of live experiments."""
         return self.home / "runs"
+
+    @property
+    def environments(self) -> Path:
+        """What was installed for payloads: one folder per content, used by many runs."""
+        return self.home / "environments"
 
     @property
     def launcher(self) -> Path:
@@ -91,7 +134,7 @@ class Settings:
         env = os.environ if env is None else env
         root = Path(home or env.get("FABRIC_HOME") or default_home()).expanduser().absolute()
         table, source = _read_first((cwd or Path.cwd()) / CONFIG_FILE, root / CONFIG_FILE)
-        problems = _check(table)
+        problems = [*_check(table), *watch_settings.check(table, env)]
         if problems:
             raise RequestRejected(problems, source=source)
         store = env.get("FABRIC_STORE") or str(table.get("store") or root.as_uri())
@@ -101,6 +144,10 @@ class Settings:
             store=store.rstrip("/"),
             pools=tuple(pools.split(",")) if pools else tuple(table.get("pools") or DEFAULT_POOLS),
             backends=_backends(table.get("backends"), env),
+            secrets=_secrets(table.get("secrets", {})),
+            artifacts=_artifacts(table.get("artifacts", {})),
+            metrics=watch_settings.metrics(table, env),
+            tracing=watch_settings.tracing(table, env),
             source=source,
         )
 
@@ -161,12 +208,71 @@ def _check(table: Mapping[str, Any]) -> list[Problem]:
     ]
     if not isinstance(table.get("store", ""), str):
         problems.append(Problem("E_TYPE", "/store", "store is a URI such as file:///srv/fabric"))
+    problems += _check_secrets(table.get("secrets", {}))
+    problems += _check_artifacts(table.get("artifacts", {}))
     backends = table.get("backends", {})
     if not is_table(backends):
         return [*problems, Problem("E_TYPE", "/backends", "write one [backends.NAME] table each")]
     for name, entry in backends.items():
         problems += _check_backend(name, entry)
     return problems
+
+
+def _check_secrets(table: Any) -> list[Problem]:
+    if not is_table(table):
+        return [Problem("E_TYPE", "/secrets", "secrets is a table with env and folder")]
+    found = [
+        Problem("E_UNKNOWN_FIELD", f"/secrets/{key}", f"unknown setting {key!r}", allowed=_SECRETS)
+        for key in table
+        if key not in _SECRETS
+    ]
+    env = table.get("env", [])
+    if not is_list(env) or not all(isinstance(name, str) for name in env):
+        found.append(Problem("E_TYPE", "/secrets/env", "env is a list of variable names"))
+    if not isinstance(table.get("folder", ""), str):
+        found.append(Problem("E_TYPE", "/secrets/folder", "folder is a path"))
+    return found
+
+
+def _secrets(table: Mapping[str, Any]) -> SecretsConfig:
+    return SecretsConfig(tuple(table.get("env", ())), str(table.get("folder", "")))
+
+
+def _check_artifacts(table: Any) -> list[Problem]:
+    if not is_table(table):
+        return [Problem("E_TYPE", "/artifacts", "artifacts is a table")]
+    found = [
+        Problem(
+            "E_UNKNOWN_FIELD", f"/artifacts/{key}", f"unknown setting {key!r}", allowed=_ARTIFACTS
+        )
+        for key in table
+        if key not in _ARTIFACTS
+    ]
+    hosts, networks = table.get("hosts", {}), table.get("networks", [])
+    if not is_list(networks) or not all(_is_network(item) for item in networks):
+        found.append(Problem("E_TYPE", "/artifacts/networks", "a list such as ['10.1.0.0/16']"))
+    if not is_table(hosts) or not all(_is_network(item) for item in hosts.values()):
+        found.append(Problem("E_TYPE", "/artifacts/hosts", "a table of host names and addresses"))
+    if not isinstance(table.get("ca_file", ""), str):
+        found.append(Problem("E_TYPE", "/artifacts/ca_file", "ca_file is a path"))
+    for key in ("max_bytes", "max_seconds"):
+        value = table.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            found.append(Problem("E_RANGE", f"/artifacts/{key}", f"{key} is a number from 1 on"))
+    return found
+
+
+def _is_network(value: Any) -> bool:
+    try:
+        ipaddress.ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return True
+
+
+def _artifacts(table: Mapping[str, Any]) -> ArtifactsConfig:
+    given: dict[str, Any] = {**table, "networks": tuple(table.get("networks", ()))}
+    return ArtifactsConfig(**given)
 
 
 def _check_backend(name: str, entry: Any) -> list[Problem]:

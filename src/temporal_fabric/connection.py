@@ -6,14 +6,22 @@ profile), then from the embedded server's ``server.json``. Nothing is ever start
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
-from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 from temporalio.service import RPCError
 
 from temporal_fabric.errors import ServerUnavailable
+from temporal_fabric.observability.submission import SubmitInterceptor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from temporalio.client import Plugin
 
     from temporal_fabric.config import Settings
+    from temporal_fabric.observability.tracing import Tracing
 
 _REMEDY = (
     "start one with 'temporal-fabric dev', or set TEMPORAL_ADDRESS to a server that runs already"
@@ -78,7 +87,24 @@ async def connect(
     if quiet:
         filtered = LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR"))
         options["runtime"] = Runtime(telemetry=TelemetryConfig(logging=filtered))
+    options["interceptors"] = [SubmitInterceptor(_tracing(settings))]
     try:
         return await Client.connect(**options, plugins=plugins)
     except (RuntimeError, RPCError) as exc:
         raise ServerUnavailable(f"no Temporal server answers [address={host}]: {_REMEDY}") from exc
+
+
+def log_by_python() -> None:
+    """Send the SDK's own log lines through `logging`, so that they have its format."""
+    loud = TelemetryFilter(core_level="WARN", other_level="ERROR")
+    forwarding = LogForwardingConfig(logger=logging.getLogger("temporalio.core"))
+    logs = LoggingConfig(loud, forwarding=forwarding)
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logs)))
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if not settings.tracing.endpoint:
+        return None
+    from temporal_fabric.observability.tracing import open_tracing  # noqa: PLC0415 - rarely on
+
+    return open_tracing(settings.tracing)

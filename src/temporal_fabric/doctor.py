@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -17,6 +16,7 @@ from temporal_fabric import attributes, durable, names
 from temporal_fabric.connection import connect
 from temporal_fabric.devserver import read_server_info
 from temporal_fabric.errors import FabricError
+from temporal_fabric.observability.checks import Check, watching
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -25,24 +25,14 @@ if TYPE_CHECKING:
 
 _LOW_DISK = 0.05
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: str
-    """``ok``, ``warn`` or ``fail``."""
-
-    detail: str
-    remedy: str = ""
+__all__ = ["Check", "examine"]
 
 
 async def examine(
     settings: Settings, *, address: str | None = None, namespace: str | None = None
 ) -> list[Check]:
     """Look at everything the fabric needs; never raises, every trouble is a check."""
-    checks = [_python(), *_home(settings), _store(settings)]
+    checks = [_python(), *_home(settings), _store(settings), *watching(settings)]
     try:
         client = await connect(settings, address=address, namespace=namespace)
     except FabricError as exc:

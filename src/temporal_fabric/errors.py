@@ -7,10 +7,12 @@
      +-- ServerUnavailable          transient: no Temporal server answers
      +-- DevServerError             the embedded server cannot be resolved, built or started
      +-- HostLockHeld               another worker of this host is already running
+     +-- MetricsRefused             metrics are asked for and cannot be served safely
      +-- ExperimentNotFound         no such experiment, in Temporal or in the store
      +-- ExperimentNotFinished      a result was asked for too early
      +-- ExperimentFailed           the experiment ended FAILED; carries the result
      |    +-- ExperimentCanceled    ... ended CANCELED
+     +-- MapFailed                  some calls of a `map` failed; carries all of them
      +-- StoreError                 the store refused or lost an object
      |    +-- StoreConflict         an exclusive object exists with other content
      +-- CapsuleError               a capsule is missing, unsealed or does not verify
@@ -19,6 +21,8 @@
           +-- TransientBackendError the same call may succeed later
           |    +-- BackendUnknown   the backend's answer is missing: look again, never create
           +-- PermanentBackendError the same call fails again
+               +-- ArtifactFailed       an input or output cannot be transferred
+               +-- EnvironmentFailed    what a payload needs could not be installed
 
 Messages say what happened, then ``[key=value, ...]``, then what to try.
 Workflow code imports this module, so it imports nothing outside the standard library.
@@ -33,16 +37,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "ArtifactFailed",
     "BackendError",
     "BackendUnknown",
     "CapsuleError",
     "DevServerError",
+    "EnvironmentFailed",
     "ExperimentCanceled",
     "ExperimentFailed",
     "ExperimentNotFinished",
     "ExperimentNotFound",
     "FabricError",
     "HostLockHeld",
+    "MapFailed",
+    "MetricsRefused",
     "PermanentBackendError",
     "Problem",
     "RequestRejected",
@@ -138,6 +146,10 @@ class HostLockHeld(FabricError):
     """Another worker process already serves this host's local backends."""
 
 
+class MetricsRefused(FabricError):
+    """Metrics were asked for without a usable token, or at an address that is taken."""
+
+
 class ExperimentNotFound(FabricError):
     """Neither Temporal nor the store knows the experiment."""
 
@@ -166,6 +178,22 @@ class ExperimentFailed(FabricError):
 
 class ExperimentCanceled(ExperimentFailed):
     """The experiment was cancelled by a person."""
+
+
+class MapFailed(FabricError):
+    """Some calls of a `map` failed, after all of them had ended.
+
+    Attributes:
+        failures: The error of each failed call, by its place among the items.
+    """
+
+    def __init__(self, failures: Mapping[int, Exception], count: int) -> None:
+        self.failures: dict[int, Exception] = dict(failures)
+        lines = [
+            f"  item {place}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            for place, error in sorted(self.failures.items())
+        ]
+        super().__init__("\n".join([f"{len(lines)} of {count} calls failed", *lines]))
 
 
 class StoreError(FabricError):
@@ -197,4 +225,30 @@ class BackendUnknown(TransientBackendError):
 
 
 class PermanentBackendError(BackendError):
-    """The same call will fail again."""
+    """The same call will fail again.
+
+    Attributes:
+        reason: The reason token of the attempt that ends by it.
+    """
+
+    reason: str = "SETUP"
+
+
+class ArtifactFailed(PermanentBackendError):
+    """An input or output cannot be transferred; the message names its URI."""
+
+    def __init__(self, message: str, *, reason: str = "SETUP") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class EnvironmentFailed(PermanentBackendError):
+    """What a payload needs around it could not be installed.
+
+    Attributes:
+        tail: The end of what the installer wrote; empty where it was never asked.
+    """
+
+    def __init__(self, message: str, *, tail: str = "") -> None:
+        self.tail = tail
+        super().__init__(message)

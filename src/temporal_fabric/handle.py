@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import ActivityFailureError, WorkflowFailureError
 from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from temporal_fabric import names
+from temporal_fabric.artifacts.getting import get_outputs
+from temporal_fabric.capsule.reading import Capsule
+from temporal_fabric.display import table
 from temporal_fabric.errors import (
     ExperimentCanceled,
     ExperimentFailed,
+    ExperimentNotFinished,
     ExperimentNotFound,
     Problem,
     RequestRejected,
     ServerUnavailable,
 )
-from temporal_fabric.messages import ExperimentResult
+from temporal_fabric.messages import ExperimentResult, ReadAnswer
 from temporal_fabric.requests import admit
 from temporal_fabric.shapes import is_rows, is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.status import ExperimentStatus, read_status
+from temporal_fabric.values import returned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from temporalio.client import WorkflowHandle
+    from temporalio.client import Client, WorkflowHandle
 
-    from temporal_fabric.client import Fabric
+    from temporal_fabric.config import Settings
+    from temporal_fabric.messages import ReadInput
+    from temporal_fabric.record import RequestRecord
 
 _POLL_S = 0.5
+_READ_START = timedelta(seconds=10)
+_READ_LIMIT = timedelta(seconds=40)
+
+
+class Owner(Protocol):
+    """What a handle needs of the `Fabric` it came from."""
+
+    client: Client
+    settings: Settings
+
+    def record(self, tenant: str, request_id: str) -> RequestRecord | None:
+        """Return the request record, or None where the store is out of reach."""
+        ...
+
+    async def start_again(
+        self, handle: ExperimentHandle, body: Mapping[str, Any], failed_run: str
+    ) -> None:
+        """Start another run of a request whose last run failed."""
+        ...
 
 
 class ExperimentHandle:
     """One experiment, by tenant and request id."""
 
     def __init__(
-        self, fabric: Fabric, tenant: str, request_id: str, workflow_id: str | None = None
+        self, fabric: Owner, tenant: str, request_id: str, workflow_id: str | None = None
     ) -> None:
         self._fabric = fabric
         self.tenant = tenant
@@ -49,6 +78,10 @@ class ExperimentHandle:
 
     def __repr__(self) -> str:
         return f"ExperimentHandle({self.tenant}/{self.id})"
+
+    def _repr_html_(self) -> str:
+        rows = (("id", self.id), ("tenant", self.tenant), ("workflow", self.workflow_id))
+        return table("experiment", rows)
 
     @property
     def workflow(self) -> WorkflowHandle[Any, Any]:
@@ -135,6 +168,28 @@ class ExperimentHandle:
                 return
             await asyncio.sleep(_POLL_S)
 
+    async def read(self, backend: str, asked: ReadInput) -> ReadAnswer:
+        """Ask a backend's worker for a piece of a log; it waits up to 20 s for something new.
+
+        Raises:
+            ServerUnavailable: neither the server nor a worker of the backend answers.
+        """
+        try:
+            answer: ReadAnswer = await self._fabric.client.execute_activity(
+                names.ACTIVITY_READ,
+                asked,
+                id=f"read/{self.tenant}/{self.id}/{secrets.token_hex(6)}",
+                task_queue=names.backend_queue(backend),
+                result_type=ReadAnswer,
+                schedule_to_start_timeout=_READ_START,
+                start_to_close_timeout=_READ_LIMIT,
+                schedule_to_close_timeout=2 * _READ_LIMIT,
+                heartbeat_timeout=_READ_START,
+            )
+        except (ActivityFailureError, RPCError) as exc:
+            raise ServerUnavailable(f"{backend} does not answer: {exc}") from exc
+        return answer
+
     async def cancel(self) -> None:
         """Ask for cancellation; CANCELED follows once nothing of the experiment runs.
 
@@ -165,6 +220,36 @@ class ExperimentHandle:
                     return await self._recorded(exc)
                 # The SDK gives up after some ten seconds; a server that restarts takes longer.
                 await asyncio.sleep(1)
+
+    async def get(self, to: Path | str, output: str | None = None) -> list[Path]:
+        """Copy outputs out of the capsule into a folder, each verified against the manifest.
+
+        Args:
+            to: The folder; created where it is missing.
+            output: Name of one output; all of them by default.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            ExperimentNotFinished: it has not ended yet, so there is no capsule.
+            CapsuleError: no such output, or its content is not what was sealed.
+            ExperimentNotFound: there is no such experiment.
+        """
+        status = await self.status()
+        if not status.final:
+            raise ExperimentNotFinished(f"{self.tenant}/{self.id} is {status.state}")
+        capsule = Capsule.open(status.capsule)
+        return await asyncio.to_thread(get_outputs, capsule, Path(to), output)
+
+    async def value(self) -> Any:
+        """Wait for the end and return what the function of a `python` payload returned.
+
+        Raises:
+            ExperimentFailed: it FAILED, as for `result`.
+            CapsuleError: it returned nothing: it is a file, or a program.
+        """
+        return await returned(await self.result(), self._fabric.settings)
 
     async def _recorded(self, error: RPCError) -> ExperimentResult:
         record = self._fabric.record(self.tenant, self.id)

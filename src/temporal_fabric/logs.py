@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
+from temporal_fabric.messages import ReadInput
 from temporal_fabric.store import local_path
 from temporal_fabric.workplace import Workplace
 
@@ -46,9 +48,42 @@ async def read_logs(
                     opened[epoch] = files.enter_context(path.open("rb"))
                 while epoch in opened and (chunk := opened[epoch].read(_CHUNK)):
                     yield chunk
+            if not opened and status.backend and not _is_here(settings, status):
+                async for piece in _from_afar(handle, stream, follow=follow):
+                    yield piece
+                return
             if status.final or not follow:
                 return
             await asyncio.sleep(_POLL_S)
+
+
+def _is_here(settings: Settings, status: ExperimentStatus) -> bool:
+    """Say whether this host runs the experiment, or can open its capsule."""
+    capsule = local_path(status.capsule) if status.capsule else None
+    root = Workplace.of(settings.runs, status.tenant, status.request_id, 0).root
+    return root.is_dir() or (capsule is not None and capsule.is_dir())
+
+
+async def _from_afar(
+    handle: ExperimentHandle, stream: str, *, follow: bool
+) -> AsyncIterator[bytes]:
+    """Yield the output of the newest attempt through its host's worker."""
+    offset, epoch = 0, 0
+    while True:
+        status = await handle.status()
+        # Without a worker the status does not know the epoch; that is no new attempt.
+        if status.epoch and status.epoch != epoch:
+            offset, epoch = 0, status.epoch
+        if epoch:
+            wait = follow and not status.final
+            asked = ReadInput(status.tenant, status.request_id, epoch, stream, offset, wait)
+            answer = await handle.read(status.backend, asked)
+            offset = answer.next_offset
+            if answer.data:
+                yield base64.b64decode(answer.data)
+                continue
+        if status.final or not follow:
+            return
 
 
 def _epochs(settings: Settings, status: ExperimentStatus) -> list[int]:

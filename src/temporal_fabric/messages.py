@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from temporal_fabric.display import table
+
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
@@ -96,6 +98,30 @@ class OutputFile:
     path: str
     size: int
     sha256: str
+    target_uri: str = ""
+    """Where it is stored besides the capsule."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One input as the payload found it."""
+
+    path: str
+    """Relative to ``FABRIC_INPUT_DIR``."""
+
+    uri: str
+    size: int
+    """Bytes; of a folder, of all its files."""
+
+    sha256: str
+    """Hex digest; of a folder, of its lines ``<sha256>  <path>`` sorted by path."""
+
+    tenant: str = ""
+    """Of the experiment it came from, for ``capsule://``."""
+
+    request_id: str = ""
+    capsule: str = ""
+    """URI of the capsule it was copied from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +143,7 @@ class AttemptResult:
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
     outputs: list[OutputFile] = field(default_factory=list[OutputFile])
+    inputs: list[InputFile] = field(default_factory=list[InputFile])
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +203,12 @@ class ExperimentResult:
     attempts: list[AttemptResult] = field(default_factory=list[AttemptResult])
     timeline: list[Moment] = field(default_factory=list[Moment])
 
+    def _repr_html_(self) -> str:
+        names = ("request_id", "state", "reason", "message", "exit_code", "backend", "capsule")
+        rows = [(name, getattr(self, name)) for name in (*names, "started_at", "ended_at")]
+        outputs = ", ".join(output.path for output in self.outputs)
+        return table("result", [*rows, ("outputs", outputs), ("attempts", len(self.attempts))])
+
 
 @dataclass(frozen=True, slots=True)
 class SealInput:
@@ -193,7 +226,10 @@ class Sealed:
     capsule: str
     manifest_sha256: str
     integrity: str = ""
-    """Set where an output changed between its hash and the seal: the run then FAILED."""
+    """Set where an output changed before the seal, or cannot be stored: the run then FAILED."""
+
+    reason: str = ""
+    """Reason token that goes with it; INTEGRITY where empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +256,32 @@ class PlanAnswer:
 
     verdicts: list[BackendVerdict] = field(default_factory=list[BackendVerdict])
     nearest_change: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInput:
+    """Ask a host for a piece of what a payload wrote."""
+
+    tenant: str
+    request_id: str
+    epoch: int
+    stream: str
+    """``stdout`` or ``stderr``."""
+
+    offset: int = 0
+    """Byte to start at."""
+
+    wait: bool = True
+    """Whether to wait up to 20 s for something new."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """A piece of a log."""
+
+    data: str
+    """Base64: a log is bytes, and a piece may end inside a character."""
+
+    next_offset: int
+    found: bool = True
+    """False where the host has no such log: not started yet, or sealed meanwhile."""

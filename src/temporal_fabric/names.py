@@ -15,6 +15,7 @@ ACTIVITY_ATTEMPT = "attempt"
 ACTIVITY_ENSURE_ABSENT = "ensure_absent"
 ACTIVITY_SEAL = "seal"
 ACTIVITY_PLAN = "plan"
+ACTIVITY_READ = "read"
 
 SIGNAL_ATTEMPT = "attempt"
 QUERY_STATUS = "status"

@@ -61,6 +61,10 @@ class FabricPlugin(SimplePlugin):
         activities = self._activities(queue)
         if not activities:
             return config
+        from temporal_fabric.observability.worker_side import WorkerInterceptor  # noqa: PLC0415
+
+        observing = WorkerInterceptor(self.desk.observer)
+        options["interceptors"] = [*options.get("interceptors", ()), observing]
         options["activities"] = [*options.get("activities", ()), *activities]
         options["max_concurrent_activities"] = _MANY
         # A cancellation arrives with a heartbeat: at the default throttle it takes 8 s.
@@ -87,6 +91,7 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.acquire import Acquire  # noqa: PLC0415
         from temporal_fabric.activities.attempt import Attempt  # noqa: PLC0415
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
+        from temporal_fabric.activities.read import Read  # noqa: PLC0415
         from temporal_fabric.activities.seal import Seal  # noqa: PLC0415
 
         if queue == names.QUEUE:
@@ -98,6 +103,7 @@ class FabricPlugin(SimplePlugin):
                 Attempt(self.desk).attempt,
                 EnsureAbsent(self.desk).ensure_absent,
                 Seal(self.desk).seal,
+                Read(self.desk).read,
             ]
         return []
 
@@ -105,10 +111,11 @@ class FabricPlugin(SimplePlugin):
 def _make_desk(settings: Settings) -> Desk:
     from temporal_fabric.activities.desk import Desk  # noqa: PLC0415
     from temporal_fabric.adapters import registry  # noqa: PLC0415
+    from temporal_fabric.observability.observer import Observer  # noqa: PLC0415
     from temporal_fabric.store import open_store  # noqa: PLC0415
 
     host = host_id(settings.home)
-    desk = Desk(settings, host, open_store(settings.store))
+    desk = Desk(settings, host, open_store(settings.store), Observer(settings))
     for config in settings.backends:
         adapter = registry.build(config, settings, host)
         desk.backends[adapter.get_name()] = adapter

@@ -66,12 +66,14 @@ async def serve(
         ]
         async with AsyncExitStack() as stack:
             stack.push_async_callback(desk.aclose)
+            metrics = stack.enter_context(desk.observer.serving(desk.places))
             workers = [Worker(client, task_queue=queue) for queue in queues]
             for worker in workers:
                 await stack.enter_async_context(worker)
             sweeping = asyncio.create_task(sweep(desk, client))
             if ready is not None:
-                ready({"host": desk.host, "queues": queues, "backends": list(desk.backends)})
+                about = {"host": desk.host, "queues": queues, "backends": list(desk.backends)}
+                ready(about | {"metrics": metrics})
             await stop.wait()
             sweeping.cancel()
             log.info("detaching: payloads go on without this worker")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from temporal_fabric import durable
 from temporal_fabric.messages import OutputFile
+from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,14 @@ EXCERPT_BYTES = 2048
 
 class OutputRefused(Exception):
     """An output cannot be kept; the message says which and why."""
+
+    reason: Reason = Reason.OUTPUT_MISSING
+
+
+class OutputTooLarge(OutputRefused):
+    """The outputs are larger than the request's limit."""
+
+    reason = Reason.BUDGET
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,11 @@ class Workplace:
     def output(self) -> Path:
         """What the payload wants kept."""
         return self.folder / "output"
+
+    @property
+    def input(self) -> Path:
+        """Staged inputs."""
+        return self.folder / "input"
 
     @property
     def stdout(self) -> Path:
@@ -101,17 +115,27 @@ class Workplace:
                 return text
         return ""
 
-    def collect(self, declared: tuple[str, ...]) -> list[OutputFile]:
+    def collect(
+        self, declared: tuple[str, ...], limit_bytes: int | None = None
+    ) -> list[OutputFile]:
         """Hash every regular file under the output folder.
 
         Args:
             declared: Paths relative to the output folder that must exist.
+            limit_bytes: What all files together may take; None means no limit.
 
         Raises:
+            OutputTooLarge: the files take more than ``limit_bytes``.
             OutputRefused: a declared output is missing, or something there is neither a
                 file nor a folder. A link could point at any file of the host.
         """
-        found = [_hashed(self.output, path) for path in _files(self.output)]
+        files = list(_files(self.output))
+        total = sum(path.lstat().st_size for path in files)
+        if limit_bytes is not None and total > limit_bytes:
+            raise OutputTooLarge(
+                f"the outputs take {total} bytes, limits.output_bytes is {limit_bytes}"
+            )
+        found = [_hashed(self.output, path) for path in files]
         present = {output.path for output in found}
         missing = [
             path
@@ -129,13 +153,24 @@ class Workplace:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
+def input_path(mount_path: str) -> str | None:
+    """Map a request's ``mount_path`` to a path below the input folder; None for any other.
+
+    ``/input/x`` and ``x`` both mean ``$FABRIC_INPUT_DIR/x``.
+    """
+    return _below(mount_path.removeprefix("/input/"))
+
+
 def output_path(source_path: str) -> str | None:
     """Map a request's ``source_path`` to a path below the output folder.
 
     ``/output/x`` and ``x`` both mean ``$FABRIC_OUTPUT_DIR/x``, so that one request runs in a
     container and as a process. Other absolute paths have no meaning here: None.
     """
-    path = source_path.removeprefix("/output/")
+    return _below(source_path.removeprefix("/output/"))
+
+
+def _below(path: str) -> str | None:
     if path.startswith("/") or ".." in Path(path).parts or not Path(path).parts:
         return None
     return str(Path(path))

@@ -211,6 +211,19 @@ CASES: list[tuple[str, str, Any]] = [
     ("E_SECRET", _ENV + "/X", with_payload("process", env={"X": "ghp_" + "a1" * 18})),
     (
         "E_SECRET",
+        "/payload/python/source/1",
+        with_payload(
+            "python", entry_point="a.py:f", source=["def f():", f"    return 'ghp_{'a1' * 18}'"]
+        ),
+    ),
+    (
+        "E_URI_CRED",
+        "/environment/requirements/0",
+        body(environment={"requirements": ["a @ https://user:word@example.org/a.whl"]}),
+    ),
+    ("E_PATH", "/environment/requirements/0", body(environment={"requirements": ["a${HOME}"]})),
+    (
+        "E_SECRET",
         "/payload/process/command/1",
         with_payload("process", command=["a", "--t=ghp_" + "a1" * 18]),
     ),

@@ -6,6 +6,7 @@ whose manifest exists is left as it is.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric.capsule.manifest import MANIFEST, Entry, Manifest
 from temporal_fabric.clock import now
 from temporal_fabric.messages import Sealed
+from temporal_fabric.recorder.merging import merge
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import Workplace
 
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import ExperimentResult
     from temporal_fabric.store import Store
 
-_LOGS = ("stdout.log", "stderr.log", "error.txt", "telemetry.jsonl")
+_LOGS = (
+    "stdout.log",
+    "stderr.log",
+    "error.txt",
+    "telemetry.jsonl",
+    "rejected.jsonl",
+    "environment.log",
+    "environment.txt",
+)
 
 
 class CapsuleWriter:
@@ -73,6 +83,7 @@ class CapsuleWriter:
             result = replace(result, state=State.FAILED, reason=Reason.INTEGRITY, message=integrity)
         result = replace(result, capsule=uri)
         await self._put("events.jsonl", _events(result))
+        await self._put_tables(result)
         record = asdict(result)
         await self._put("result.json", _json(record))
         manifest = Manifest(_experiment(result, run), tuple(self._entries), now()).dump()
@@ -85,6 +96,18 @@ class CapsuleWriter:
             source = place.folder / name
             if source.is_file() and not source.is_symlink():
                 await self._put_file(f"logs/{epoch}/{name}", source)
+
+    async def _put_tables(self, result: ExperimentResult) -> None:
+        """Merge what was recorded of all epochs, and the timeline."""
+        epochs = {attempt.epoch for attempt in result.attempts} | {result.epoch}
+        places = {
+            epoch: Workplace.of(self._runs, result.tenant, result.request_id, epoch)
+            for epoch in epochs
+        }
+        folders = {epoch: place.folder for epoch, place in places.items()}
+        target = places[result.epoch].root / "tables"
+        for path in await asyncio.to_thread(merge, folders, result.timeline, target):
+            await self._put_file(path.name, path)
 
     async def _put_artifacts(self, result: ExperimentResult) -> str:
         """Copy the committed epoch's outputs and the checkpoints; return what does not match."""
@@ -111,9 +134,10 @@ class CapsuleWriter:
 
 
 def _sealed(uri: str, manifest: bytes, record: Mapping[str, Any]) -> Sealed:
-    broken = record.get("reason") == Reason.INTEGRITY
+    reason = str(record.get("reason") or "")
+    broken = reason in {Reason.INTEGRITY, Reason.OUTPUT_MISSING}
     integrity = str(record.get("message")) if broken else ""
-    return Sealed(uri, hashlib.sha256(manifest).hexdigest(), integrity)
+    return Sealed(uri, hashlib.sha256(manifest).hexdigest(), integrity, reason if broken else "")
 
 
 def _json(value: Any) -> bytes:
@@ -132,7 +156,14 @@ def _events(result: ExperimentResult) -> bytes:
 def _experiment(result: ExperimentResult, run: Mapping[str, str]) -> dict[str, Any]:
     fields = ("tenant", "request_id", "digest", "state", "reason", "message", "backend", "epoch")
     chosen = {name: getattr(result, name) for name in fields}
-    return {key: str(v) if not isinstance(v, int) else v for key, v in chosen.items()} | dict(run)
+    plain = {key: str(v) if not isinstance(v, int) else v for key, v in chosen.items()}
+    last = next((ended for ended in result.attempts if ended.epoch == result.epoch), None)
+    inputs = [_filled(asdict(given)) for given in last.inputs] if last else []
+    return plain | dict(run) | ({"inputs": inputs} if inputs else {})
+
+
+def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value != ""}
 
 
 def _files(folder: Path) -> Iterator[Path]:

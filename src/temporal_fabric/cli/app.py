@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from temporal_fabric import __version__
+from temporal_fabric.cli.capsule import capsule
 from temporal_fabric.cli.context import Context, exit_code
-from temporal_fabric.cli.end import cancel, result, retry, wait
+from temporal_fabric.cli.end import cancel, get, result, retry, wait
 from temporal_fabric.cli.look import events, list_, logs, status
 from temporal_fabric.cli.output import error_out
-from temporal_fabric.cli.request import clone, init, plan, schema, validate
+from temporal_fabric.cli.request import init, plan, schema, validate
 from temporal_fabric.cli.schedule import schedule
 from temporal_fabric.cli.server import demo, dev, doctor, worker
-from temporal_fabric.cli.submit import submit
+from temporal_fabric.cli.submit import clone, submit
 from temporal_fabric.errors import FabricError
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def cli(
     profile: str | None,
     config_file: str | None,
     color: str | None,
+    log_format: str | None,
     **_ignored: object,
 ) -> None:
     """Durable experiments on whatever is there, carried by Temporal."""
     shared = context.ensure_object(Context)
     shared.output = output or shared.output
+    shared.log_format = log_format
     if home:
         shared.home = os.environ["FABRIC_HOME"] = home
     for name, value in (("TEMPORAL_PROFILE", profile), ("TEMPORAL_CONFIG_FILE", config_file)):
@@ -101,9 +104,11 @@ for _command in (
     list_,
     logs,
     events,
+    get,
     wait,
     result,
     cancel,
+    capsule,
     schedule,
     schema,
     dev,

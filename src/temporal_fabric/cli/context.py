@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from temporal_fabric.errors import (
+    ExperimentNotFinished,
     ExperimentNotFound,
     FabricError,
     HostLockHeld,
+    MetricsRefused,
     RequestRejected,
     ServerUnavailable,
 )
@@ -37,7 +39,9 @@ _EXITS: tuple[tuple[type[FabricError], int], ...] = (
     (RequestRejected, EXIT_REFUSED),
     (ServerUnavailable, EXIT_NO_SERVER),
     (HostLockHeld, EXIT_BUSY),
+    (MetricsRefused, EXIT_REFUSED),
     (ExperimentNotFound, EXIT_NOT_FOUND),
+    (ExperimentNotFinished, EXIT_NOT_FINISHED),
 )
 
 
@@ -54,6 +58,7 @@ class Context:
     home: str | None = None
     address: str | None = None
     namespace: str | None = None
+    log_format: str | None = None
 
     @property
     def json(self) -> bool:
@@ -71,10 +76,14 @@ class Context:
         """Yield a connected `Fabric`."""
         from temporal_fabric.client import Fabric  # noqa: PLC0415
         from temporal_fabric.connection import connect  # noqa: PLC0415
+        from temporal_fabric.observability.submission import flush  # noqa: PLC0415
 
         settings = self.settings()
         client = await connect(settings, address=self.address, namespace=self.namespace, quiet=True)
-        yield Fabric(client, settings)
+        try:
+            yield Fabric(client, settings)
+        finally:
+            flush(settings.tracing)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:

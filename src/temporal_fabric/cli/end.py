@@ -79,6 +79,28 @@ def result(shared: Context, experiment: str) -> None:
     run(work())
 
 
+@click.command(epilog="\b\nExamples:\n  temporal-fabric get last --to results")
+@click.argument("experiment")
+@click.argument("name", metavar="[OUTPUT]", required=False)
+@click.option("--to", required=True, help="Folder to copy into; created where it is missing.")
+@common
+def get(shared: Context, experiment: str, name: str | None, to: str) -> None:
+    """Copy outputs of EXPERIMENT out of its capsule: one OUTPUT by name, or all of them."""
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            files = await (await fabric.find(experiment)).get(to, name)
+        if shared.json:
+            json_out([str(path) for path in files])
+            return
+        for path in files:
+            click.echo(str(path))
+        if not files:
+            say("note: there are no outputs")
+
+    run(work())
+
+
 @click.command(epilog="\b\nExamples:\n  temporal-fabric cancel last --wait")
 @click.argument("experiment")
 @click.option("--wait", "wait_", is_flag=True, help="Return when nothing of it runs any more.")

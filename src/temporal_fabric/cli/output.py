@@ -12,8 +12,13 @@ from temporal_fabric.console import COLOURS
 from temporal_fabric.errors import FabricError, RequestRejected
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from temporal_fabric.messages import ExperimentResult
     from temporal_fabric.status import ExperimentStatus
+
+_BAR = 20
+_TOLD = ("progress", "eta_s", "stage", "step", "metrics")
 
 
 def json_out(value: Any) -> None:
@@ -39,6 +44,31 @@ def error_out(error: FabricError, *, as_json: bool) -> None:
     click.echo(str(error), err=True)
 
 
+def live_line(live: Mapping[str, Any]) -> str:
+    """Return a heartbeat in one line: progress and metrics first, then the rest."""
+    told = progress_line(live)
+    rest = {k: v for k, v in live.items() if k not in {*_TOLD, "cursor"}}
+    plain = " ".join(f"{key}={value}" for key, value in rest.items())
+    return f"{told}  {plain}" if told else plain
+
+
+def progress_line(live: Mapping[str, Any]) -> str:
+    """Return what the payload told of itself: progress, remaining time, stage, metrics."""
+    parts: list[str] = []
+    if "progress" in live:
+        done = round(live["progress"] * _BAR)
+        parts.append(f"[{'#' * done}{'.' * (_BAR - done)}] {live['progress']:.0%}")
+    if live.get("eta_s"):
+        parts.append(f"{live['eta_s']:.0f} s left")
+    if live.get("stage"):
+        parts.append(str(live["stage"]))
+    if "step" in live:
+        parts.append(f"step {live['step']}")
+    for name, value in live.get("metrics", {}).items():
+        parts.append(f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}")
+    return "  ".join(parts)
+
+
 def status_out(status: ExperimentStatus) -> None:
     """Print where an experiment stands."""
     click.echo(f"{status.tenant}/{status.request_id}  ", nl=False)
@@ -54,7 +84,7 @@ def status_out(status: ExperimentStatus) -> None:
         ("exit code", "" if status.exit_code is None else str(status.exit_code)),
         ("capsule", status.capsule),
         ("workflow", f"{status.workflow_id} ({status.temporal_status})"),
-        ("live", " ".join(f"{key}={value}" for key, value in status.live.items())),
+        ("live", live_line(status.live)),
         ("read from", ", ".join(status.sources)),
     ]
     for name, value in rows:

@@ -141,35 +141,3 @@ def _plan_out(answer: PlanAnswer) -> None:
     table("", ("backend", "verdict", "used", "why not"), rows)
     if not answer.backend:
         say(f"E_NO_BACKEND; the nearest change that would fit, {answer.nearest_change}")
-
-
-@click.command(
-    epilog="\b\nExamples:\n  temporal-fabric clone last --set payload.process.env.SEED=8 -f"
-)
-@click.argument("experiment")
-@SET_OPTION
-@click.option("--id", "request_id", default=None, help="Id of the copy; a fresh one by default.")
-@click.option("-f", "--follow", is_flag=True, help="Stay, show states and output.")
-@common
-def clone(
-    shared: Context,
-    experiment: str,
-    settings: tuple[str, ...],
-    request_id: str | None,
-    *,
-    follow: bool,
-) -> None:
-    """Submit a copy of EXPERIMENT under a new id, with fields changed."""
-
-    async def work() -> int:
-        from temporal_fabric.cli.submit import submit_body  # noqa: PLC0415
-        from temporal_fabric.overrides import apply_overrides  # noqa: PLC0415
-
-        async with shared.fabric() as fabric:
-            source = await fabric.find(experiment)
-            body = await source.body()
-        fresh = f"{source.id[:50]}-{secrets.token_hex(3)}"
-        body = apply_overrides(body, settings) | {"id": request_id or fresh}
-        return await submit_body(shared, body, follow=follow)
-
-    run(work())

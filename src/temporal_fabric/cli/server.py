@@ -14,9 +14,14 @@ from temporal_fabric import names
 from temporal_fabric.cli.context import Context, common, run
 from temporal_fabric.cli.output import json_out
 from temporal_fabric.console import say
+from temporal_fabric.observability.log_lines import FORMATS, configure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from temporal_fabric.devserver import DevServer
+
+log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -46,7 +51,7 @@ def dev(shared: Context, port: int, *, ui: bool) -> None:
         finally:
             server.stop()
 
-    _configure_logging()
+    configure("text")
     run(work())
 
 
@@ -58,22 +63,40 @@ Examples:
   TEMPORAL_ADDRESS=server:7233 temporal-fabric worker
 """
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default=None,
+    envvar="FABRIC_LOG_FORMAT",
+    help="Log lines on standard error: text on a terminal, else JSON, unless given.",
+)
 @common
-def worker(shared: Context) -> None:
+def worker(shared: Context, log_format: str | None) -> None:
     """Run this host's worker until SIGTERM, then detach from what runs.
 
     Payloads outlive the worker; the next worker of this host adopts them.
     """
-    _configure_logging()
-    run(_serve(shared, None, address=shared.address))
+    as_json = configure(log_format or shared.log_format or "auto")
+    if as_json:
+        from temporal_fabric.connection import log_by_python  # noqa: PLC0415
+
+        log_by_python()
+    run(_serve(shared, None, address=shared.address, tell=log.info if as_json else say))
 
 
-async def _serve(shared: Context, stop: asyncio.Event | None, address: str | None) -> None:
+async def _serve(
+    shared: Context,
+    stop: asyncio.Event | None,
+    address: str | None,
+    tell: Callable[[str], None] = say,
+) -> None:
     from temporal_fabric.service import serve  # noqa: PLC0415
 
     def ready(about: dict[str, Any]) -> None:
-        say(f"worker   host {about['host']}, serves {', '.join(about['backends'])}")
-        say("next: temporal-fabric submit --follow REQUEST.yaml  (in another terminal)")
+        tell(f"worker   host {about['host']}, serves {', '.join(about['backends'])}")
+        if about["metrics"]:
+            tell(f"metrics  {about['metrics']}")
+        tell("next: temporal-fabric submit --follow REQUEST.yaml  (in another terminal)")
 
     await serve(
         shared.settings(),
@@ -110,11 +133,6 @@ async def _watch(server: DevServer, stop: asyncio.Event) -> None:
         await asyncio.sleep(0.5)
     say(f"the server ended with code {server.poll()}; see logs/server.log", colour="red")
     stop.set()
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("temporalio").setLevel(logging.WARNING)
 
 
 @click.command(epilog="\b\nExamples:\n  temporal-fabric doctor\n  temporal-fabric doctor -o json")

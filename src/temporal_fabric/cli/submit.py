@@ -18,7 +18,7 @@ from temporal_fabric.cli.context import (
     common,
     run,
 )
-from temporal_fabric.cli.output import json_out, result_out
+from temporal_fabric.cli.output import json_out, progress_line, result_out
 from temporal_fabric.cli.request import SET_OPTION, read_body, show_plan
 from temporal_fabric.console import say, state_line
 from temporal_fabric.errors import ExperimentCanceled, ExperimentFailed
@@ -117,9 +117,13 @@ def _submitted(shared: Context, handle: ExperimentHandle) -> None:
 async def follow_to_end(shared: Context, fabric: Fabric, handle: ExperimentHandle) -> int:
     """Show states on stderr and the payload's output on stdout; return the exit code."""
     output = asyncio.create_task(_copy_output(fabric, handle)) if not shared.json else None
+    told = ""
     async for event in handle.events():
         if event["event"] == "state":
             state_line(event)
+        elif (line := progress_line(event)) != told:
+            told = line
+            say(f"  {line}")
     if output is not None:
         await output
     return await report_result(shared, handle)
@@ -151,3 +155,34 @@ async def _copy_output(fabric: Fabric, handle: ExperimentHandle) -> None:
 
     async for chunk in read_logs(handle, fabric.settings, follow=True):
         os.write(sys.stdout.fileno(), chunk)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  temporal-fabric clone last --set payload.process.env.SEED=8 -f"
+)
+@click.argument("experiment")
+@SET_OPTION
+@click.option("--id", "request_id", default=None, help="Id of the copy; a fresh one by default.")
+@click.option("-f", "--follow", is_flag=True, help="Stay, show states and output.")
+@common
+def clone(
+    shared: Context,
+    experiment: str,
+    settings: tuple[str, ...],
+    request_id: str | None,
+    *,
+    follow: bool,
+) -> None:
+    """Submit a copy of EXPERIMENT under a new id, with fields changed."""
+
+    async def work() -> int:
+        from temporal_fabric.overrides import apply_overrides  # noqa: PLC0415
+
+        async with shared.fabric() as fabric:
+            source = await fabric.find(experiment)
+            body = await source.body()
+        fresh = f"{source.id[:50]}-{secrets.token_hex(3)}"
+        body = apply_overrides(body, settings) | {"id": request_id or fresh}
+        return await submit_body(shared, body, follow=follow)
+
+    run(work())

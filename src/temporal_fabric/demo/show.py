@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 EPOCHS = 10
 _STOP_S = 20.0
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE = (
+    "SELECT step, any_value(value) FILTER (name = 'loss') AS loss, "
+    "any_value(value) FILTER (name = 'accuracy') AS accuracy "
+    "FROM '{path}' GROUP BY epoch, seq, step ORDER BY step"
+)
 
 
 @dataclass(slots=True)
@@ -148,17 +154,39 @@ class _Demo:
         epochs = [line.split()[1].partition("/")[0] for line in log if line.startswith("epoch")]
         once = epochs == [str(number) for number in range(1, EPOCHS + 1)]
         same = attempt.native_id == process
+        telemetry = capsule / "telemetry.parquet"
+        curve = _curve(telemetry)
+        whole = [step for step, _, _ in curve] == [*range(1, EPOCHS + 1)]
         rows = [
             *self._story.rows,
             ("state", result.state),
             ("payload", f"{attempt.native_id}, {'the same' if same else 'NOT the same'} process"),
             ("epochs", f"{len(epochs)}, {'each once, in order' if once else 'NOT each once'}"),
+            ("telemetry", f"{len(curve)} steps, {'no gap, no repeat' if whole else 'NOT whole'}"),
+            ("loss", _sparkline([loss for _, loss, _ in curve])),
             ("accuracy", f"{outcome['accuracy']:.4f}"),
             ("capsule", str(capsule)),
         ]
         print()
         table("temporal-fabric demo", ("what", "detail"), rows)
-        return 0 if same and once and result.state == "SUCCEEDED" else 1
+        print()
+        shown = [(str(step), f"{loss:.4f}", f"{accuracy:.4f}") for step, loss, accuracy in curve]
+        table(f'duckdb -c "{_CURVE.format(path=telemetry)}"', ("epoch", "loss", "acc"), shown)
+        return 0 if same and once and whole and result.state == "SUCCEEDED" else 1
+
+
+def _curve(telemetry: Path) -> list[tuple[int, float, float]]:
+    """Ask DuckDB for step, loss and accuracy of every line that was recorded."""
+    import duckdb  # noqa: PLC0415 - only the end of the demo needs it
+
+    with duckdb.connect() as database:
+        return database.execute(_CURVE.format(path=telemetry)).fetchall()
+
+
+def _sparkline(values: list[float]) -> str:
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    scale = (len(_BARS) - 1) / ((high - low) or 1.0)
+    return "".join(_BARS[round((value - low) * scale)] for value in values)
 
 
 def _request() -> dict[str, Any]:

@@ -38,7 +38,7 @@ def _variables(content: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
 
 
 def _arguments(content: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
-    for field in ("command", "args"):
+    for field in ("command", "args", "source"):
         rows = content.get(field)
         for index, value in enumerate(rows if is_rows(rows) else ()):
             if isinstance(value, str) and has_credential(value):

@@ -3,9 +3,9 @@
 Their inputs and outputs are shared by every kind.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from temporal_fabric.requests import limits
 from temporal_fabric.requests.fields import (
@@ -187,6 +187,8 @@ class PythonPayload(Model):
 
     entry_point: EntryPoint
     """package.module:function, file.py or file.py:function."""
+    source: Annotated[tuple[str, ...], Items, Field(max_length=limits.SOURCE_LINES)] = ()
+    """Lines of the file that the entry point names; unset where the host has that file."""
     args: Annotated[tuple[JsonValue, ...], Items, Field(max_length=1024)] = ()
     kwargs: Annotated[dict[str, JsonValue], Field(max_length=1024)] = Field(default={})
     env: Env = Field(default={})
@@ -196,3 +198,12 @@ class PythonPayload(Model):
     """none, limits or sandbox; unset takes what the backend does by default."""
     workdir: Path | None = None
     """Working directory; a relative path is below FABRIC_TASK_DIR."""
+
+    @model_validator(mode="after")
+    def _fits_the_entry_point(self) -> Self:
+        file, _, function = self.entry_point.partition(":")
+        if self.source and (not file.endswith(".py") or "/" in file):
+            raise refuse("E_CONFLICT", "has a `source`, so its entry point is name.py:function")
+        if self.kwargs and file.endswith(".py") and not function:
+            raise refuse("E_CONFLICT", "has `kwargs` for a file, which takes `args` only")
+        return self

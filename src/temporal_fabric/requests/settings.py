@@ -1,5 +1,6 @@
 """How a request is run: limits, retries, checkpoint, environment, notices, secrets."""
 
+import re
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -171,10 +172,18 @@ def _archive(value: str) -> str:
     return value
 
 
+_USER_IN_URI = re.compile(r"://[^/?#\s]*@")
+
+
 def _requirement(value: str) -> str:
     if value.startswith(("-", "@")) or has_control(value):
         # Installers read such a line as an option, and options can run programs.
         raise refuse("E_PATH", "is not a package requirement; write one such as numpy>=2")
+    if "${" in value:
+        # Installers would put a variable of the worker there.
+        raise refuse("E_PATH", "has a variable; write the value out")
+    if _USER_IN_URI.search(value):
+        raise refuse("E_URI_CRED", "carries a credential, which would be kept in the history")
     return value
 
 

@@ -1,0 +1,164 @@
+"""``capsule ls|show|verify|query``: sealed capsules, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from temporal_fabric.cli.context import Context, common
+from temporal_fabric.cli.output import json_out
+from temporal_fabric.console import say, table
+from temporal_fabric.errors import CapsuleError
+
+if TYPE_CHECKING:
+    from temporal_fabric.capsule.reading import Capsule
+    from temporal_fabric.config import Settings
+
+EXIT_DIFFERS = 1
+
+
+@click.group()
+def capsule() -> None:
+    """Look into sealed capsules; needs no server."""
+
+
+@capsule.command(name="ls", epilog="\b\nExamples:\n  temporal-fabric capsule ls -o json")
+@common
+def ls(shared: Context) -> None:
+    """List the capsules of the store, newest first."""
+    found = _all(shared.settings())
+    if shared.json:
+        json_out([_summary(one) for one in found])
+        return
+    heads = ("id", "epoch", "state", "reason", "sealed", "files", "bytes")
+    rows = [
+        (
+            f"{one.result['tenant']}/{one.result['request_id']}",
+            one.folder.name,
+            str(one.result["state"]),
+            str(one.result.get("reason") or ""),
+            one.manifest.sealed_at[:19],
+            str(len(one.manifest.files)),
+            str(sum(entry.size for entry in one.manifest.files)),
+        )
+        for one in found
+    ]
+    table("", heads, rows)
+
+
+@capsule.command(epilog="\b\nExamples:\n  temporal-fabric capsule show last")
+@click.argument("experiment")
+@common
+def show(shared: Context, experiment: str) -> None:
+    """Show what is in a capsule: of EXPERIMENT (an id, tenant/id or last), a URI or a folder."""
+    found = _find(shared.settings(), experiment)
+    if shared.json:
+        json_out(_summary(found) | {"files": [asdict(entry) for entry in found.manifest.files]})
+        return
+    result = found.result
+    click.secho(f"{result['state']}  ", bold=True, nl=False)
+    click.echo(f"{result['tenant']}/{result['request_id']}  {result.get('message') or ''}".rstrip())
+    click.echo(f"  {result['started_at']} .. {result['ended_at']}  {found.folder}")
+    rows = [(entry.path, str(entry.size), entry.sha256[:16]) for entry in found.manifest.files]
+    table("", ("file", "bytes", "sha256"), rows)
+
+
+@capsule.command(epilog="\b\nExamples:\n  temporal-fabric capsule verify last")
+@click.argument("experiment")
+@common
+def verify(shared: Context, experiment: str) -> None:
+    """Hash every file of a capsule again; exit code 1 where one is missing or differs."""
+    found = _find(shared.settings(), experiment)
+    wrong = found.verify()
+    if shared.json:
+        json_out({"capsule": found.folder.as_uri(), "ok": not wrong, "problems": wrong})
+    else:
+        for problem in wrong:
+            say(problem, colour="red")
+        click.echo(f"{len(found.manifest.files)} files, {len(wrong)} problems")
+    if wrong:
+        raise click.exceptions.Exit(EXIT_DIFFERS)
+
+
+@capsule.command(
+    epilog="""
+\b
+Examples:
+  temporal-fabric capsule query "FROM telemetry WHERE name = 'loss'" last
+  temporal-fabric capsule query "SELECT request_id, min(value) FROM telemetry GROUP BY ALL"
+"""
+)
+@click.argument("sql")
+@click.argument("experiment", required=False)
+@common
+def query(shared: Context, sql: str, experiment: str | None) -> None:
+    """Run SQL in DuckDB over the capsule of EXPERIMENT, or over all of the store.
+
+    The views are telemetry, events and results; all have the columns tenant and request_id.
+    """
+    from temporal_fabric.capsule.queries import query as ask  # noqa: PLC0415
+
+    settings = shared.settings()
+    capsules = [_find(settings, experiment)] if experiment else _all(settings)
+    if not capsules:
+        raise CapsuleError("there is no capsule yet; 'temporal-fabric submit' makes one")
+    columns, rows = ask(capsules, sql)
+    if shared.json:
+        json_out([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    table("", columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
+
+
+def _summary(found: Capsule) -> dict[str, Any]:
+    fields = ("tenant", "request_id", "epoch", "state", "reason", "message", "backend")
+    return {name: found.result.get(name) for name in fields} | {
+        "capsule": found.folder.as_uri(),
+        "sealed_at": found.manifest.sealed_at,
+        "bytes": sum(entry.size for entry in found.manifest.files),
+    }
+
+
+def _all(settings: Settings) -> list[Capsule]:
+    """Return every sealed capsule of the store, newest first."""
+    from temporal_fabric.capsule.reading import Capsule  # noqa: PLC0415
+    from temporal_fabric.store import open_store  # noqa: PLC0415
+
+    async def uris() -> list[str]:
+        store, found = open_store(settings.store), ["capsules"]
+        for _ in range(3):
+            found = [f"{key}/{name}" for key in found for name in await store.names(key)]
+        return [f"{store.root}/{key}" for key in found]
+
+    sealed: list[Capsule] = []
+    for uri in asyncio.run(uris()):
+        try:
+            sealed.append(Capsule.open(uri))
+        except CapsuleError:
+            continue  # not sealed yet
+    return sorted(sealed, key=lambda one: one.manifest.sealed_at, reverse=True)
+
+
+def _find(settings: Settings, wanted: str) -> Capsule:
+    """Return the newest capsule of an experiment, or the one behind a URI or a folder."""
+    from temporal_fabric.capsule.reading import Capsule  # noqa: PLC0415
+
+    if "://" in wanted or Path(wanted, "manifest.toml").is_file():
+        return Capsule.open(wanted if "://" in wanted else Path(wanted).absolute())
+    found = _all(settings)
+    if wanted == "last" and found:
+        return found[0]
+    exact = [one for one in found if wanted in _names(one)]
+    near = exact or [one for one in found if _names(one)[0].startswith(wanted)]
+    if len({_names(one)[1] for one in near}) != 1:
+        many = "more than one experiment fits" if near else "no sealed capsule"
+        raise CapsuleError(f"{many} [id={wanted}]: 'temporal-fabric capsule ls' shows them")
+    return near[0]
+
+
+def _names(one: Capsule) -> tuple[str, str]:
+    request_id = str(one.result["request_id"])
+    return request_id, f"{one.result['tenant']}/{request_id}"

@@ -1,0 +1,77 @@
+"""The environment of one attempt: built or found, written down, and turned into variables."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from temporal_fabric.clock import now
+from temporal_fabric.environments.building import MARKER, build
+from temporal_fabric.environments.recipe import read_recipe
+from temporal_fabric.errors import EnvironmentFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from temporal_fabric.requests.models import ExecutionRequest
+    from temporal_fabric.workplace import Workplace
+
+_LOG = "environment.log"
+_ERROR = "error.txt"
+
+
+async def prepare(
+    request: ExecutionRequest, folder: Path, place: Workplace, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Make sure that a request's environment stands on this host.
+
+    What the installer writes goes to ``environment.log`` of the attempt, what is installed to
+    ``environment.txt``. Many attempts may call this at once; each environment is built once.
+
+    Args:
+        request: An admitted request; one without an environment needs nothing.
+        folder: Where environments are kept, one folder per digest.
+        place: The attempt's folders, which exist.
+        say: Takes what is being done, for people who wait.
+
+    Returns:
+        The variables a payload runs under: ``PATH`` and ``VIRTUAL_ENV``, or none.
+
+    Raises:
+        EnvironmentFailed: it could not be built; the end of the installer's output stands in
+            the attempt's error file.
+    """
+    asked = request.environment
+    if asked is None:
+        return {}
+    # An earlier worker may have failed here and died before anybody heard of it.
+    (place.folder / _ERROR).unlink(missing_ok=True)
+    try:
+        recipe = await asyncio.to_thread(read_recipe, asked)
+        home = folder / recipe.digest
+        with (place.folder / _LOG).open("a", encoding="utf-8") as file:
+
+            def log(line: str) -> None:
+                file.write(f"{line}\n")
+                file.flush()
+
+            log(f"{now()} environment {recipe.digest}")
+            built = await build(recipe, home, log, say)
+            log(f"{now()} {'built' if built else 'was built before'}")
+        await asyncio.to_thread(shutil.copyfile, home / MARKER, place.folder / MARKER)
+    except (EnvironmentFailed, OSError) as exc:
+        failed = exc if isinstance(exc, EnvironmentFailed) else EnvironmentFailed(str(exc))
+        if failed.tail:
+            (place.folder / _ERROR).write_text(f"{failed.tail}\n", encoding="utf-8")
+        raise failed from exc
+    return {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{_path(request)}"}
+
+
+def _path(request: ExecutionRequest) -> str:
+    """Return the PATH the payload would have had."""
+    program = request.payload.process or request.payload.python
+    env = {} if program is None else program.env
+    return env.get("PATH") or os.environ.get("PATH") or os.defpath

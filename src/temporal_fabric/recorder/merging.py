@@ -1,0 +1,95 @@
+"""Making a capsule's two tables: all segments of all epochs, and all events with the timeline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from temporal_fabric.recorder import schema, segments
+from temporal_fabric.recorder.arrow import Table, arrow, compute, parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from temporal_fabric.messages import Moment
+
+
+def merge(
+    folders: Mapping[int, Path], timeline: Sequence[Moment], target: Path
+) -> tuple[Path, Path]:
+    """Write ``telemetry.parquet`` and ``events.parquet`` into a folder, again where they exist.
+
+    Args:
+        folders: The folder of each epoch.
+        timeline: The states of the run.
+        target: Where to write; made where it is missing.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    pc = compute()
+    pq = parquet()
+    target.mkdir(parents=True, exist_ok=True)
+    metrics, story = target / "telemetry.parquet", target / "events.parquet"
+    said: list[dict[str, Any]] = [_state(moment) for moment in timeline]
+    wanted = schema.telemetry()
+    with pq.ParquetWriter(metrics, wanted, compression="zstd") as writer:
+        for _, folder in sorted(folders.items()):
+            for table in _segments(folder):
+                valued = table.filter(pc.is_null(table["detail"])).drop_columns(["detail"])
+                writer.write_table(valued.cast(wanted))
+                said += _events(table.filter(pc.is_valid(table["detail"])).to_pylist())
+    pq.write_table(_story(said), story, compression="zstd")
+    return metrics, story
+
+
+def _segments(folder: Path) -> Iterable[Table]:
+    for _, path in segments.paths(folder):
+        table = segments.read(path)
+        if table is not None:
+            yield table
+
+
+def _state(moment: Moment) -> dict[str, Any]:
+    fields = asdict(moment)
+    return {
+        "epoch": fields["epoch"],
+        "time": fields["at"],
+        "event": "state",
+        "state": str(fields["state"]),
+        "reason": str(fields["reason"]) or None,
+        "detail": json.dumps({"backend": fields["backend"]} if fields["backend"] else {}),
+    }
+
+
+def _events(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": row["epoch"],
+            "time": row["time"].isoformat(),
+            "event": row["name"],
+            "state": None,
+            "reason": None,
+            "detail": json.dumps(
+                json.loads(row["detail"]) | ({} if row["step"] is None else {"step": row["step"]})
+            ),
+        }
+        for row in rows
+    ]
+
+
+def _story(said: list[dict[str, Any]]) -> Table:
+    """Return all events in the order of their times, numbered without a gap."""
+    pa = arrow()
+    for event in said:
+        event["time"] = datetime.fromisoformat(event["time"])
+    # The sort is stable: events of one millisecond keep the order they were written in.
+    ordered = sorted(said, key=lambda event: event["time"])
+    rows = [{"seq": number, **event} for number, event in enumerate(ordered, 1)]
+    return pa.Table.from_pylist(rows, schema=schema.events())

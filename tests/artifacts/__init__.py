@@ -1,0 +1,1 @@
+"""Inputs, outputs and chains of experiments."""

@@ -1,0 +1,1 @@
+"""Environments built on this host, by the real installer."""

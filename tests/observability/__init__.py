@@ -1,0 +1,1 @@
+"""The fabric observed from outside."""

@@ -1,0 +1,1 @@
+"""Telemetry: the recorder alone, and whole runs."""
