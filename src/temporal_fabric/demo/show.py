@@ -23,7 +23,9 @@ from temporal_fabric.capsule.reading import Capsule
 from temporal_fabric.client import Fabric
 from temporal_fabric.connection import connect
 from temporal_fabric.console import say, state_line, table
+from temporal_fabric.demo.companions import best_epoch, photograph
 from temporal_fabric.devserver import DevServer
+from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.launcher import LauncherClient
 from temporal_fabric.logs import read_logs
 
@@ -61,7 +63,7 @@ async def run_demo(settings: Settings, *, seed: int | None = None) -> int:
     chosen = random.SystemRandom().randrange(10**6) if seed is None else seed
     epoch = random.Random(chosen).randint(2, EPOCHS - 3)  # noqa: S311 - a show, not a secret
     story = _Story()
-    say("temporal-fabric demo: a training run whose worker is killed in the middle")
+    say("temporal-fabric demo: three experiments, and a worker killed in the middle of one")
     server = DevServer.start(
         home,
         durable=False,
@@ -98,18 +100,42 @@ class _Demo:
         fabric = Fabric(client, self._settings)
         handle = await fabric.submit(_request())
         self._story.tell("submitted", f"{handle.tenant}/{handle.id}")
+        photo = await fabric.submit(photograph())
+        chained = await fabric.submit(best_epoch(handle.tenant, handle.id))
+        self._story.tell("submitted", f"{photo.id}: a Python function on a photograph")
+        self._story.tell("submitted", f"{chained.id}: waits for an output of {handle.id}")
         states = asyncio.create_task(_show_states(handle))
         pid = await self._train(handle, kill_at)
         await states
         result = await handle.result()
-        return self._report(result, pid)
+        failed = self._report(result, pid)
+        return failed or await self._report_companions(photo, chained)
+
+    async def _report_companions(self, photo: ExperimentHandle, chained: ExperimentHandle) -> int:
+        """Show what the photograph and the waiting experiment came to; return the exit code."""
+        seen, best = await photo.result(), await chained.result()
+        measured = await photo.value()
+        outline = Capsule.open(seen.capsule).folder / "artifacts/outline.png"
+        said = Capsule.open(best.capsule).folder / f"logs/{best.epoch}/stdout.log"
+        rows = [
+            (photo.id, seen.state, f"{measured} -> {outline}"),
+            (chained.id, best.state, f"best epoch {said.read_text().strip()}"),
+        ]
+        print()
+        table("and beside it", ("experiment", "state", "result"), rows)
+        return 0 if outline.is_file() else 1
 
     async def leave(self) -> None:
         """End the worker and the launcher; nothing stays running."""
-        if self._worker is not None:
+        if self._worker is not None and self._worker.poll() is None:
             self._worker.terminate()
             await asyncio.to_thread(self._worker.wait, _STOP_S)
-        launcher = await LauncherClient.connect(self._settings.launcher, start=False)
+        try:
+            launcher = await LauncherClient.connect(self._settings.launcher, start=False)
+        except BackendUnknown:
+            return  # none was started
+        for record in await launcher.keys():
+            await launcher.terminate(record.key, 0.0)
         await launcher.shutdown()
         await launcher.aclose()
 
