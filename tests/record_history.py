@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from tests.bodies import shell
 if TYPE_CHECKING:
     from temporal_fabric.handle import ExperimentHandle
 
-FOLDER = Path(__file__).parent / "histories"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "tests" / "histories"
 
 
 def _shapes() -> dict[str, dict[str, Any]]:
@@ -47,12 +49,19 @@ async def record(folder: Path) -> list[Path]:
             await _end(handle, cancel=shape == "cancelled")
             history = await handle.workflow.fetch_history()
             path = folder / f"{__version__}-{shape}.json"
-            path.write_text(history.to_json())
+            path.write_text(_portable(history.to_json()))
             written.append(path)
     finally:
         await environment.close()
         shutil.rmtree(home, ignore_errors=True)
     return written
+
+
+def _portable(text: str) -> str:
+    """Take the machine's own folders out of stack traces."""
+    for folder, name in ((ROOT, "/checkout"), (Path(sys.prefix), "/python")):
+        text = text.replace(str(folder), name)
+    return text
 
 
 async def _end(handle: ExperimentHandle, *, cancel: bool) -> None:

@@ -30,7 +30,9 @@ async def test_recorded_history_replays(path: Path) -> None:
     """A history of a released version takes the same decisions today."""
     replayer = Replayer(workflows=[], plugins=[FabricPlugin()])
 
-    await replayer.replay_workflow(_history(path))
+    done = await replayer.replay_workflow(_history(path))
+
+    assert done.replay_failure is None
 
 
 def test_every_shape_is_there() -> None:

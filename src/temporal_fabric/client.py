@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,9 @@ class Fabric:
             if answer is not None and not answer.backend:
                 raise unplaceable(answer)
         try:
-            await self._start(handle, admission)
-        except WorkflowAlreadyStartedError:
-            pass  # it ended before: the digest below says whether it is the same request
+            # One that has ended is joined too: its digest says whether it is the same request.
+            with suppress(WorkflowAlreadyStartedError):
+                await self._start(handle, admission)
         except RPCError as exc:
             raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
         await self._compare(handle, admission)

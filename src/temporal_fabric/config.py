@@ -11,6 +11,7 @@ import re
 import secrets
 import socket
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,13 +179,11 @@ def host_id(home: Path, env: Mapping[str, str] | None = None) -> str:
     path = home / "host_id"
     home.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")[:40] or "host"
-    try:
-        with path.open("x") as file:
-            file.write(f"{stem}-{secrets.token_hex(3)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        pass  # made by an earlier start, which is the point
+    # An earlier start has made it: that it stays is the point.
+    with suppress(FileExistsError), path.open("x") as file:
+        file.write(f"{stem}-{secrets.token_hex(3)}\n")
+        file.flush()
+        os.fsync(file.fileno())
     return path.read_text().strip()
 
 

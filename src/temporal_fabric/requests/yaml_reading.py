@@ -68,7 +68,7 @@ class _YamlReader:
                 )
             self._events()
         except StopReading:
-            pass
+            return self._tree.document()  # what was found so far is the answer
         except yaml.YAMLError as error:
             self._syntax(error)
         return self._tree.document()
