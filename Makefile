@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-demo: $(READY)  ## Train a classifier, kill its worker in the middle, see the run finish.
+demo: $(READY)  ## Three experiments; the worker is killed in the middle, all of them finish.
 	@$(BIN)/temporal-fabric demo
 
 test: $(READY)  ## Every test, on real servers and processes.
