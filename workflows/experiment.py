@@ -54,8 +54,7 @@ T = TypeVar("T")
 
 _FOREVER = timedelta(days=3650)
 _HEARTBEAT = timedelta(seconds=10)
-_BACKEND_PATIENCE = timedelta(hours=1)
-"""How long `attempt` waits for its host before the pool is asked what is the matter."""
+_BACKEND_PATIENCE = timedelta(hours=1)  # then the pool is asked what is the matter
 
 _STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
 _PATIENT = RetryPolicy(
@@ -79,6 +78,7 @@ class Experiment:
         self._timeline: list[Moment] = []
         self._attempts: list[AttemptResult] = []
         self._grant: Grant | None = None
+        self._pool = names.DEFAULT_POOL
         self._native_id = ""
         self._cancelling = False
         self._capsule = ""
@@ -183,17 +183,18 @@ class Experiment:
             retry_of=workflow.memo_value(names.MEMO_RETRY_OF, "", type_hint=str),
             reset=workflow.info().run_id != workflow.info().first_execution_run_id,
         )
-        grant = await self._ask_pool(body, request)
+        self._pool = pool_of(body)
+        grant = await self._ask_pool(request)
         self._grant = grant
         self._native_id = ""
         self._capsule = grant.capsule
         return grant
 
-    async def _ask_pool(self, body: Any, request: AcquireInput) -> Grant:
+    async def _ask_pool(self, request: AcquireInput) -> Grant:
         handle = workflow.start_activity(
             names.ACTIVITY_ACQUIRE,
             request,
-            task_queue=names.pool_queue(pool_of(body)),
+            task_queue=names.pool_queue(self._pool),
             result_type=Grant,
             start_to_close_timeout=_FOREVER,
             heartbeat_timeout=_HEARTBEAT,
@@ -217,28 +218,39 @@ class Experiment:
             backend=grant.backend,
             number=number,
         )
-        while True:
-            try:
-                return await self._unless_cancelled(self._start_attempt(grant, request))
-            except ActivityError as exc:
-                if host_did_not_answer(exc):
-                    await self._ask_about_backend(grant, number)
-                    continue
-                await self._prove_absent(grant, grant.epoch, grant.backend)
-                if isinstance(exc.cause, ApplicationError) and exc.cause.type == names.STALE_GRANT:
-                    return None
-                return AttemptResult(
-                    epoch=grant.epoch,
-                    backend=grant.backend,
-                    ok=False,
-                    reason=Reason.INTERNAL,
-                    message=str(exc.cause or exc),
-                    ended_at=stamp(workflow.now()),
-                )
-            except _CancelRequested:
-                self._move(State.CANCELLING)
-                await self._prove_absent(grant, grant.epoch, grant.backend)
+        try:
+            ended = None
+            while ended is None:
+                ended = await self._supervised(grant, request)
+        except ActivityError as exc:
+            await self._prove_absent(grant, grant.epoch, grant.backend)
+            if isinstance(exc.cause, ApplicationError) and exc.cause.type == names.STALE_GRANT:
+                return None
+            return AttemptResult(
+                epoch=grant.epoch,
+                backend=grant.backend,
+                ok=False,
+                reason=Reason.INTERNAL,
+                message=str(exc.cause or exc),
+                ended_at=stamp(workflow.now()),
+            )
+        except _CancelRequested:
+            self._move(State.CANCELLING)
+            await self._prove_absent(grant, grant.epoch, grant.backend)
+            raise
+        return ended
+
+    async def _supervised(self, grant: Grant, request: AttemptInput) -> AttemptResult | None:
+        """Wait for the attempt; None means its host did not take it, and it is offered again."""
+        try:
+            return await self._unless_cancelled(self._start_attempt(grant, request))
+        except ActivityError as exc:
+            if not host_did_not_answer(exc):
                 raise
+        answer = await self._ask_pool(AcquireInput(None, number=request.number, held=grant))
+        self._reason = answer.reason
+        self._show()
+        return None
 
     def _start_attempt(
         self, grant: Grant, request: AttemptInput
@@ -258,13 +270,6 @@ class Experiment:
             ),
             summary=f"epoch {grant.epoch} on {grant.backend}",
         )
-
-    async def _ask_about_backend(self, grant: Grant, number: int) -> None:
-        """Learn why the host did not take the attempt; the place and the epoch are kept."""
-        request = AcquireInput(body=None, number=number, held=grant)
-        answer = await self._ask_pool(None, request)
-        self._reason = answer.reason
-        self._show()
 
     async def _prove_absent(self, grant: Grant, epoch: int, backend: str) -> None:
         await workflow.execute_activity(

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import signal
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +77,6 @@ async def serve(
             sweeping.cancel()
             log.info("detaching: payloads go on without this worker")
             await asyncio.gather(*(worker.shutdown() for worker in workers))
-
-
-async def serve_until_signal(settings: Settings, **options: Any) -> None:
-    """Run `serve` until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop=stop, **options)
 
 
 @contextmanager
