@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
@@ -92,6 +93,7 @@ class Acquire:
             capsule=capsule,
             search_attributes=self._desk.search_attributes,
             prior=[PriorEpoch(known.epoch, known.backend) for known in unended],
+            patience_s=self._desk.patience(epoch.backend),
         )
 
     async def _finished(
@@ -122,8 +124,13 @@ class Acquire:
         return f"{root}/capsules/{record.tenant}/{record.request_id}/{first}"
 
     async def _waits_for(self, held: Grant) -> str:
-        """Say whether the backend's worker is away, or merely busy."""
+        """Say whether the backend's worker is away, or merely busy.
+
+        The server lists a killed worker for minutes. One that has not polled since the attempt
+        was offered is away: if it were there, its open poll would have taken the attempt.
+        """
         client = activity.client()
+        offered = activity.info().scheduled_time - timedelta(seconds=held.patience_s)
         answer = await client.workflow_service.describe_task_queue(
             DescribeTaskQueueRequest(
                 namespace=client.namespace,
@@ -131,7 +138,9 @@ class Acquire:
                 task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
             )
         )
-        return Reason.WAITING_FOR_CAPACITY if answer.pollers else Reason.BACKEND_DOWN
+        polled = [poller.last_access_time.ToDatetime(UTC) for poller in answer.pollers]
+        away = all(at < offered for at in polled)
+        return Reason.BACKEND_DOWN if away else Reason.WAITING_FOR_CAPACITY
 
 
 def _grant(admission: Admission) -> Grant:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric.activities.capacity import Capacity
+from temporal_fabric.config import BackendConfig
 from temporal_fabric.record import RequestRecord
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ class Desk:
         if backend not in self._capacity:
             self._capacity[backend] = Capacity(self.backend(backend).slots)
         return self._capacity[backend]
+
+    def patience(self, backend: str) -> float:
+        """Return how long a backend's worker may leave a granted attempt untaken, in seconds."""
+        short = backend.partition("@")[0]
+        own = next((c for c in self.settings.backends if c.name == short), BackendConfig(short))
+        return own.patience_s
 
     def places(self) -> list[tuple[str, int, int]]:
         """Return for each backend how many attempts run and how many requests wait."""

@@ -54,7 +54,6 @@ T = TypeVar("T")
 
 _FOREVER = timedelta(days=3650)
 _HEARTBEAT = timedelta(seconds=10)
-_BACKEND_PATIENCE = timedelta(hours=1)  # then the pool is asked what is the matter
 
 _STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
 _PATIENT = RetryPolicy(
@@ -260,7 +259,8 @@ class Experiment:
             request,
             task_queue=names.backend_queue(grant.backend),
             result_type=AttemptResult,
-            schedule_to_start_timeout=_BACKEND_PATIENCE,
+            # Then the pool is asked what is the matter, and the grant is offered again.
+            schedule_to_start_timeout=timedelta(seconds=grant.patience_s),
             start_to_close_timeout=_FOREVER,
             heartbeat_timeout=_HEARTBEAT,
             retry_policy=_STEADY,

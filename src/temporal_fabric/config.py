@@ -29,7 +29,8 @@ DEFAULT_POOLS = (names.DEFAULT_POOL,)
 _TOP_KEYS = ("store", "pools", "backends", "secrets", *watch_settings.TABLES, "artifacts")
 _SECRETS = ("env", "folder")
 _ARTIFACTS = ("networks", "hosts", "ca_file", "max_bytes", "max_seconds")
-_BACKEND_KEYS = ("kind", "slots", "labels", "options")
+_BACKEND_KEYS = ("kind", "slots", "labels", "options", "patience_s")
+_PATIENCE_S = 3600.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 
 
@@ -44,6 +45,8 @@ class BackendConfig:
 
     labels: dict[str, Any] = field(default_factory=dict[str, Any])
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    patience_s: float = _PATIENCE_S
+    """How long its worker may leave a granted attempt untaken before that is looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,11 @@ def _check_backend(name: str, entry: Any) -> list[Problem]:
     slots = entry.get("slots")
     if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
         found.append(Problem("E_RANGE", f"{at}/slots", "slots is a whole number from 1 on"))
+    patience = entry.get("patience_s", 1)
+    if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+        found.append(
+            Problem("E_RANGE", f"{at}/patience_s", "patience_s is whole seconds from 1 on")
+        )
     found += [
         Problem("E_TYPE", f"{at}/{key}", f"{key} is a table")
         for key in ("labels", "options")
@@ -310,6 +318,7 @@ def _backends(table: Mapping[str, Any] | None, env: Mapping[str, str]) -> tuple[
             slots=entry.get("slots", default_slots),
             labels=dict(entry.get("labels", {})),
             options=dict(entry.get("options", {})),
+            patience_s=float(entry.get("patience_s", _PATIENCE_S)),
         )
         for name, entry in table.items()
     )

@@ -61,6 +61,9 @@ class Grant:
     recorded: ExperimentResult | None = None
     """The result of an earlier, finished run of the same request: nothing is to be done."""
 
+    patience_s: float = 3600.0
+    """How long the backend's worker may leave the attempt untaken before the pool is asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class AcquireInput:
