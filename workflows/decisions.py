@@ -12,7 +12,7 @@ from temporal_fabric.shapes import is_table
 from temporal_fabric.states import FREE_RETRIES, Reason
 
 if TYPE_CHECKING:
-    from temporal_fabric.messages import AttemptResult, Grant
+    from temporal_fabric.messages import AttemptResult, Grant, RetryRule
 
 
 def pool_of(body: Any) -> str:
@@ -42,6 +42,11 @@ def retried(grant: Grant, ended: AttemptResult, counted: int) -> bool:
     if ended.reason in FREE_RETRIES:
         return True
     return counted < rule.max_attempts and (rule.on is None or ended.reason in rule.on)
+
+
+def back_off_s(rule: RetryRule, attempts: int) -> float:
+    """Return the seconds before the next attempt, after so many have ended."""
+    return min(rule.max_interval_s, rule.initial_interval_s * rule.backoff ** (attempts - 1))
 
 
 def host_did_not_answer(error: ActivityError) -> bool:

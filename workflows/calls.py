@@ -1,0 +1,96 @@
+"""The activities as a workflow calls them: which queue, which limits, which retries."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy
+
+from temporal_fabric import names
+from temporal_fabric.messages import AbsentInput, AttemptInput, AttemptResult, Grant, Sealed
+
+if TYPE_CHECKING:
+    from temporal_fabric.messages import AcquireInput, SealInput
+
+FOREVER = timedelta(days=3650)
+HEARTBEAT = timedelta(seconds=10)
+
+STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
+PATIENT = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=30),
+)
+
+
+def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
+    """Ask a pool for a place, or what keeps a place that is held."""
+    return workflow.start_activity(
+        names.ACTIVITY_ACQUIRE,
+        request,
+        task_queue=names.pool_queue(pool),
+        result_type=Grant,
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=STEADY,
+        cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+        summary="admit and place",
+    )
+
+
+def attempt(grant: Grant, number: int) -> workflow.ActivityHandle[AttemptResult]:
+    """Run, or adopt, one epoch on its backend."""
+    request = AttemptInput(
+        tenant=grant.tenant,
+        request_id=grant.request_id,
+        digest=grant.digest,
+        epoch=grant.epoch,
+        backend=grant.backend,
+        number=number,
+    )
+    return workflow.start_activity(
+        names.ACTIVITY_ATTEMPT,
+        request,
+        task_queue=names.backend_queue(grant.backend),
+        result_type=AttemptResult,
+        # Then the pool is asked what is the matter, and the grant is offered again.
+        schedule_to_start_timeout=timedelta(seconds=grant.patience_s),
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=STEADY,
+        cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+        priority=Priority(
+            priority_key=names.temporal_priority(grant.priority), fairness_key=grant.tenant
+        ),
+        summary=f"epoch {grant.epoch} on {grant.backend}",
+    )
+
+
+async def ensure_absent(grant: Grant, epoch: int, backend: str) -> None:
+    """Return with the proof that nothing of an epoch runs, however long that takes."""
+    await workflow.execute_activity(
+        names.ACTIVITY_ENSURE_ABSENT,
+        AbsentInput(grant.tenant, grant.request_id, epoch, backend, grant.grace_s),
+        task_queue=names.backend_queue(backend),
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        summary=f"prove epoch {epoch} absent on {backend}",
+    )
+
+
+async def seal(grant: Grant | None, request: SealInput) -> Sealed:
+    """Seal the capsule where the run's files lie; anywhere, where it was never placed."""
+    sealed: Sealed = await workflow.execute_activity(
+        names.ACTIVITY_SEAL,
+        request,
+        task_queue=names.backend_queue(grant.backend) if grant else names.QUEUE,
+        result_type=Sealed,
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        summary=f"seal the capsule: {request.result.state}",
+    )
+    return sealed

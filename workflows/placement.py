@@ -1,0 +1,69 @@
+"""Asking the pool for a place, as often as the experiment needs one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from temporal_fabric import names
+from temporal_fabric.messages import AcquireInput, Grant
+from temporal_fabric.states import Reason, State
+from temporal_fabric.workflows import calls
+from temporal_fabric.workflows.decisions import pool_of, refusal
+from temporal_fabric.workflows.wishes import CancelRequested
+
+if TYPE_CHECKING:
+    from temporal_fabric.workflows.standing import Standing
+    from temporal_fabric.workflows.wishes import Wishes
+
+
+class Placement:
+    """The grants of one run, one after the other."""
+
+    def __init__(self, body: Any, standing: Standing, wishes: Wishes) -> None:
+        self._body = body
+        self._pool = pool_of(body)
+        self._standing = standing
+        self._wishes = wishes
+        self.number = 0
+        """Grants asked for so far; with the run id it names a grant, however often it is asked."""
+
+    async def next(self) -> Grant:
+        """Return the next grant.
+
+        Raises:
+            ApplicationError: the request is refused, or nothing could ever run it.
+            CancelRequested: a person cancelled while it waited.
+        """
+        self.number += 1
+        info = workflow.info()
+        request = AcquireInput(
+            body=self._body,
+            number=self.number,
+            memo_digest=workflow.memo_value(names.MEMO_DIGEST, "", type_hint=str),
+            retry_of=workflow.memo_value(names.MEMO_RETRY_OF, "", type_hint=str),
+            reset=info.run_id != info.first_execution_run_id,
+        )
+        grant = await self.ask(request)
+        self._standing.placed(grant)
+        return grant
+
+    async def ask(self, request: AcquireInput) -> Grant:
+        """Put one question to the pool.
+
+        Raises:
+            ApplicationError: the request is refused.
+            CancelRequested: a person cancelled while it waited.
+        """
+        handle = calls.acquire(self._pool, request)
+        try:
+            await self._wishes.until(handle.done)
+            return handle.result()
+        except CancelRequested:
+            handle.cancel()
+            raise
+        except ActivityError as exc:
+            self._standing.move(State.FAILED, Reason.REFUSED)
+            raise refusal(exc) from exc

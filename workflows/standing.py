@@ -1,0 +1,119 @@
+"""Where one experiment stands: state, timeline and placement, and what Temporal shows of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from temporalio import workflow
+
+from temporal_fabric import names
+from temporal_fabric.clock import stamp
+from temporal_fabric.messages import AttemptResult, ExperimentResult, Moment
+from temporal_fabric.states import State, legal
+from temporal_fabric.workflows.view import details, search_attributes
+
+if TYPE_CHECKING:
+    from temporal_fabric.messages import Grant
+
+
+class Standing:
+    """The facts of one run, and the only place that changes its state."""
+
+    def __init__(self) -> None:
+        self.state = State.QUEUED
+        self.reason = ""
+        self.timeline: list[Moment] = []
+        self.attempts: list[AttemptResult] = []
+        self.grant: Grant | None = None
+        self.native_id = ""
+        self.capsule = ""
+
+    def placed(self, grant: Grant) -> None:
+        """Take over a new placement."""
+        self.grant, self.native_id, self.capsule = grant, "", grant.capsule
+
+    def move(self, state: State, reason: str = "", *, at: str = "") -> None:
+        """Enter a state where that is a legal move, and show it; else change nothing."""
+        if self.timeline and not legal(self.state, state):
+            return
+        self.state, self.reason = state, reason
+        grant = self.grant
+        self.timeline.append(
+            Moment(
+                state=state,
+                at=at or stamp(workflow.now()),
+                reason=reason,
+                backend=grant.backend if grant else "",
+                epoch=grant.epoch if grant else 0,
+            )
+        )
+        self.show()
+
+    def waits_for(self, reason: str) -> None:
+        """Show why nothing goes on, without entering a state."""
+        self.reason = reason
+        self.show()
+
+    def show(self) -> None:
+        """Tell the story to Temporal's own UI: current details and search attributes."""
+        grant = self.grant
+        workflow.set_current_details(
+            details(self.timeline, self.reason, grant, self.native_id, self.capsule)
+        )
+        if grant is not None and grant.search_attributes:
+            workflow.upsert_search_attributes(  # pyright: ignore[reportUnknownMemberType]
+                search_attributes(self.state, self.reason, grant)
+            )
+
+    def publish(self, result: ExperimentResult) -> None:
+        """Leave the outcome where it is read without a worker: in the memo."""
+        workflow.upsert_memo(
+            {
+                names.MEMO_STATE: result.state,
+                names.MEMO_REASON: result.reason,
+                names.MEMO_CAPSULE: result.capsule,
+            }
+        )
+
+    def result(self, state: State, ended: AttemptResult | None) -> ExperimentResult:
+        """Return the terminal record of a run that ends in ``state``.
+
+        Args:
+            state: The final state.
+            ended: The attempt that decided it; None where none did.
+        """
+        grant = self.grant
+        at = stamp(workflow.now())
+        last = ended or AttemptResult(epoch=grant.epoch if grant else 0, backend="", ok=False)
+        return ExperimentResult(
+            state=state,
+            tenant=grant.tenant if grant else "",
+            request_id=grant.request_id if grant else "",
+            digest=grant.digest if grant else "",
+            reason="" if state == State.SUCCEEDED else last.reason,
+            message=last.message,
+            exit_code=last.exit_code,
+            signal=last.signal,
+            stderr_excerpt=last.stderr_excerpt,
+            backend=grant.backend if grant else "",
+            epoch=last.epoch,
+            started_at=self.timeline[0].at,
+            ended_at=at,
+            capsule=grant.capsule if grant else "",
+            outputs=last.outputs,
+            attempts=self.attempts,
+            timeline=[*self.timeline, Moment(state, at, last.reason, last.backend, last.epoch)],
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the ``status`` query answers."""
+        grant = self.grant
+        return {
+            "state": str(self.state),
+            "reason": self.reason,
+            "backend": grant.backend if grant else "",
+            "epoch": grant.epoch if grant else 0,
+            "native_id": self.native_id,
+            "capsule": self.capsule,
+            "timeline": self.timeline,
+        }
