@@ -1,0 +1,1 @@
+"""Certified flows: the library, without Temporal."""
