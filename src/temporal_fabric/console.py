@@ -27,15 +27,21 @@ def say(text: str, *, colour: str | None = None) -> None:
     click.secho(text, fg=colour, err=True)
 
 
-def state_line(moment: dict[str, Any]) -> None:
-    """Print one state change on standard error."""
+def state_text(moment: dict[str, Any]) -> str:
+    """Return one state change as a line, with its colours."""
     state = str(moment["state"])
     reason = f"  {moment['reason']}" if moment.get("reason") else ""
     place = f"  {moment['backend']} epoch {moment['epoch']}" if moment.get("backend") else ""
-    at = str(moment["at"])[11:23]
-    click.secho(f"{at}  ", dim=True, nl=False, err=True)
-    click.secho(f"{state:<11}", fg=COLOURS.get(state), bold=True, nl=False, err=True)
-    click.secho(f"{place}{reason}", dim=True, err=True)
+    return (
+        click.style(f"{str(moment['at'])[11:23]}  ", dim=True)
+        + click.style(f"{state:<11}", fg=COLOURS.get(state), bold=True)
+        + click.style(f"{place}{reason}", dim=True)
+    )
+
+
+def state_line(moment: dict[str, Any]) -> None:
+    """Print one state change on standard error."""
+    click.echo(state_text(moment), err=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from temporal_fabric.cli.context import Context, common, run
 from temporal_fabric.cli.output import json_out, status_out
+from temporal_fabric.cli.watch import need_terminal, watch_experiment, watch_experiments
 from temporal_fabric.console import say, state_line, table
 from temporal_fabric.errors import ServerUnavailable
 
+if TYPE_CHECKING:
+    from temporal_fabric.client import Fabric
+    from temporal_fabric.status import ExperimentStatus
+
 
 @click.command(
-    epilog="\b\nExamples:\n  temporal-fabric status last\n  temporal-fabric status digits -o json"
+    epilog="""
+\b
+Examples:
+  temporal-fabric status last
+  temporal-fabric status digits -o json
+  temporal-fabric status --watch last
+"""
 )
 @click.argument("experiment")
+@click.option("-w", "--watch", is_flag=True, help="Stay and draw it until it ends.")
 @common
-def status(shared: Context, experiment: str) -> None:
+def status(shared: Context, experiment: str, *, watch: bool) -> None:
     """Show where EXPERIMENT stands (an id, a unique prefix, tenant/id, or last)."""
+    if watch and shared.json:
+        raise click.UsageError("--watch draws; 'events -o jsonl' gives a line a change")
+    if watch:
+        need_terminal(as_json=False)
 
     async def work() -> None:
         from temporal_fabric.status import recorded_status  # noqa: PLC0415
 
         try:
             async with shared.fabric() as fabric:
-                found = await (await fabric.find(experiment)).status()
+                handle = await fabric.find(experiment)
+                if watch:
+                    await watch_experiment(handle)
+                    return
+                found = await handle.status()
         except ServerUnavailable as exc:
             recorded = await recorded_status(shared.settings(), experiment)
             if recorded is None:
@@ -45,22 +68,41 @@ def status(shared: Context, experiment: str) -> None:
 
 @click.command(
     name="list",
-    epilog="\b\nExamples:\n  temporal-fabric list\n  temporal-fabric list --state RUNNING -o json",
+    epilog="""
+\b
+Examples:
+  temporal-fabric list
+  temporal-fabric list --watch
+  temporal-fabric list --state RUNNING -o json
+""",
 )
 @click.option("-n", "--limit", default=30, show_default=True, help="How many at most.")
 @click.option("--state", default=None, help="Only experiments in this state.")
 @click.option("--tenant", default=None, help="Only this tenant's.")
+@click.option("-w", "--watch", is_flag=True, help="Stay and draw the list until Ctrl-C.")
 @common
-def list_(shared: Context, limit: int, state: str | None, tenant: str | None) -> None:
+def list_(
+    shared: Context, limit: int, state: str | None, tenant: str | None, *, watch: bool
+) -> None:
     """List the newest experiments."""
+    if watch:
+        need_terminal(as_json=shared.json)
+    wanted = state.upper() if state else None
+
+    async def look(fabric: Fabric) -> list[ExperimentStatus]:
+        # The state of a queued one is not an attribute yet, so it is filtered here.
+        many = limit if wanted is None else max(limit, 1000)
+        found = await fabric.list(limit=many, tenant=tenant)
+        return [s for s in found if wanted is None or s.state == wanted][:limit]
 
     async def work() -> None:
         async with shared.fabric() as fabric:
-            wanted = state.upper() if state else None
-            # The state of a queued one is not an attribute yet, so it is filtered here.
-            many = limit if wanted is None else max(limit, 1000)
-            found = await fabric.list(limit=many, tenant=tenant)
-            found = [s for s in found if wanted is None or s.state == wanted][:limit]
+            if watch:
+                # Ctrl-C is how this ends, so it is no error.
+                with suppress(asyncio.CancelledError):
+                    await watch_experiments(fabric, lambda: look(fabric), as_json=shared.json)
+                return
+            found = await look(fabric)
         if shared.json:
             json_out([asdict(status) for status in found])
             return

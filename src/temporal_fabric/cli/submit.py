@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +15,10 @@ from temporal_fabric.cli.context import (
     common,
     run,
 )
-from temporal_fabric.cli.output import json_out, progress_line, result_out
+from temporal_fabric.cli.output import json_out, result_out
 from temporal_fabric.cli.request import SET_OPTION, read_body, show_plan
-from temporal_fabric.console import say, state_line
+from temporal_fabric.cli.watch import follow as follow_experiment
+from temporal_fabric.console import say
 from temporal_fabric.errors import ExperimentCanceled, ExperimentFailed
 
 if TYPE_CHECKING:
@@ -116,16 +114,7 @@ def _submitted(shared: Context, handle: ExperimentHandle) -> None:
 
 async def follow_to_end(shared: Context, fabric: Fabric, handle: ExperimentHandle) -> int:
     """Show states on stderr and the payload's output on stdout; return the exit code."""
-    output = asyncio.create_task(_copy_output(fabric, handle)) if not shared.json else None
-    told = ""
-    async for event in handle.events():
-        if event["event"] == "state":
-            state_line(event)
-        elif (line := progress_line(event)) != told:
-            told = line
-            say(f"  {line}")
-    if output is not None:
-        await output
+    await follow_experiment(fabric, handle, output=not shared.json)
     return await report_result(shared, handle)
 
 
@@ -148,13 +137,6 @@ async def report_result(shared: Context, handle: ExperimentHandle) -> int:
     else:
         result_out(result)
     return 0
-
-
-async def _copy_output(fabric: Fabric, handle: ExperimentHandle) -> None:
-    from temporal_fabric.logs import read_logs  # noqa: PLC0415
-
-    async for chunk in read_logs(handle, fabric.settings, follow=True):
-        os.write(sys.stdout.fileno(), chunk)
 
 
 @click.command(

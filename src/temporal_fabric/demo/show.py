@@ -28,6 +28,7 @@ from temporal_fabric.devserver import DevServer
 from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.launcher import LauncherClient
 from temporal_fabric.logs import read_logs
+from temporal_fabric.sparkline import sparkline
 
 if TYPE_CHECKING:
     from temporal_fabric.config import Settings
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 EPOCHS = 10
 _STOP_S = 20.0
-_BARS = "▁▂▃▄▅▆▇█"
 _CURVE = (
     "SELECT step, any_value(value) FILTER (name = 'loss') AS loss, "
     "any_value(value) FILTER (name = 'accuracy') AS accuracy "
@@ -189,7 +189,7 @@ class _Demo:
             ("payload", f"{attempt.native_id}, {'the same' if same else 'NOT the same'} process"),
             ("epochs", f"{len(epochs)}, {'each once, in order' if once else 'NOT each once'}"),
             ("telemetry", f"{len(curve)} steps, {'no gap, no repeat' if whole else 'NOT whole'}"),
-            ("loss", _sparkline([loss for _, loss, _ in curve])),
+            ("loss", sparkline([loss for _, loss, _ in curve])),
             ("accuracy", f"{outcome['accuracy']:.4f}"),
             ("capsule", str(capsule)),
         ]
@@ -207,12 +207,6 @@ def _curve(telemetry: Path) -> list[tuple[int, float, float]]:
 
     with duckdb.connect() as database:
         return database.execute(_CURVE.format(path=telemetry)).fetchall()
-
-
-def _sparkline(values: list[float]) -> str:
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    scale = (len(_BARS) - 1) / ((high - low) or 1.0)
-    return "".join(_BARS[round((value - low) * scale)] for value in values)
 
 
 def _request() -> dict[str, Any]:

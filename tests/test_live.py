@@ -1,0 +1,151 @@
+"""The live views, as a person sees them: a real terminal's screen, read cell by cell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from temporal_fabric.sparkline import sparkline
+from temporal_fabric.testing.terminal import Terminal
+from tests.bodies import python, shell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from temporal_fabric.testing.environment import FabricEnvironment
+
+TRAINING = """
+import json, os, time
+for step in range(1, 41):
+    row = {"step": step, "progress": step / 40, "stage": "train", "loss": 1 / step}
+    print("::fabric:: " + json.dumps(row), flush=True)
+    if step % 10 == 0:
+        print(f"ten more: {step}", flush=True)
+    time.sleep(0.1)
+"""
+
+
+@pytest.fixture
+def terminal(environment: FabricEnvironment) -> Iterator[Callable[..., Terminal]]:
+    """Runs the command line in terminals, and ends what is left of them."""
+    opened: list[Terminal] = []
+
+    def run(*args: str) -> Terminal:
+        command = [sys.executable, "-m", "temporal_fabric.cli", *args]
+        opened.append(Terminal(command, environment.env))
+        return opened[-1]
+
+    yield run
+    for each in opened:
+        each.close()
+
+
+def _file(folder: Path, body: dict[str, Any]) -> str:
+    path = folder / f"{body['id']}.json"
+    path.write_text(json.dumps(body))
+    return str(path)
+
+
+def test_follow_draws_progress_below_the_output(
+    terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    """Output scrolls, the frame stays below it, telemetry is drawn and not printed raw."""
+    body = python(TRAINING, name="training")
+
+    screen = terminal("submit", "--follow", _file(tmp_path, body))
+    during = screen.until("RUNNING", "ten more: 10", "train", "loss", "%")
+    code = screen.end()
+
+    assert code == 0
+    assert "::fabric::" not in during
+    assert f"default/{body['id']}" in during
+    assert "epoch 1" in during
+    assert "ten more: 40" in screen.text
+    assert "SUCCEEDED" in screen.text
+    assert "╭" not in screen.text  # the frame is gone, the lines remain
+
+
+def test_follow_ends_with_the_failure(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    """What went wrong is the last thing on the screen, and the exit code says so."""
+    screen = terminal("submit", "--follow", _file(tmp_path, shell("echo bad >&2; exit 3")))
+
+    code = screen.end()
+
+    assert code == 100
+    assert "EXIT_CODE" in screen.text
+    assert "bad" in screen.text
+
+
+def test_list_watch_follows_what_changes(
+    environment: FabricEnvironment, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    """A row moves from RUNNING with progress to SUCCEEDED; Ctrl-C ends it without an error."""
+    body = python(TRAINING, name="watched")
+    screen = terminal("list", "--watch")
+    environment.cli("submit", _file(tmp_path, body))
+
+    running = screen.until(f"{body['id']}  RUNNING", "%")
+    ended = screen.until(f"{body['id']}  SUCCEEDED")
+    screen.interrupt()
+
+    row = next(line for line in running.splitlines() if body["id"] in line)
+    assert "watched" in row
+    assert "1 RUNNING" in running
+    assert "RUNNING" not in next(line for line in ended.splitlines() if body["id"] in line)
+    assert screen.end() == 0
+
+
+def test_status_watch_stays_until_the_end(
+    environment: FabricEnvironment, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    """The last picture shows every state with its time."""
+    body = shell("sleep 1")
+    environment.cli("submit", _file(tmp_path, body))
+
+    screen = terminal("status", "--watch", body["id"])
+
+    assert screen.end() == 0
+    assert all(state in screen.text for state in ("QUEUED", "PREPARING", "RUNNING", "SUCCEEDED"))
+
+
+def test_list_watch_as_lines_of_json(environment: FabricEnvironment, tmp_path: Path) -> None:
+    """Without a terminal each change is one line; nothing is drawn."""
+    body = shell("sleep 3")
+    environment.cli("submit", _file(tmp_path, body))
+    command = [sys.executable, "-m", "temporal_fabric.cli", "list", "-w", "-o", "jsonl"]
+    with subprocess.Popen(command, env=environment.env, stdout=subprocess.PIPE, text=True) as told:
+        assert told.stdout is not None
+        states: list[str] = []
+        for line in told.stdout:
+            row = json.loads(line)
+            if row["request_id"] == body["id"]:
+                states.append(row["state"])
+            if states and states[-1] == "SUCCEEDED":
+                break
+        told.terminate()
+
+    assert states[0] != "SUCCEEDED"
+    assert len(states) == len(set(states))
+
+
+@pytest.mark.parametrize("args", [["list", "--watch"], ["status", "--watch", "last"]])
+def test_watch_needs_a_terminal(environment: FabricEnvironment, args: list[str]) -> None:
+    """Drawing into a file is refused, and the message says what to use there."""
+    done = environment.cli(*args)
+
+    assert done.returncode == 2
+    assert "jsonl" in done.stderr
+
+
+def test_a_curve_keeps_its_ends() -> None:
+    """Lowest and highest stand out, and a long curve is thinned without losing the last value."""
+    assert sparkline([0, 1, 2, 3]) == "▁▃▆█"
+    assert sparkline([5, 5, 5]) == "▁▁▁"
+    assert sparkline([]) == ""
+    assert len(sparkline(list(range(1000)), 20)) == 20
+    assert sparkline([*range(999), 5000], 20)[-1] == "█"
