@@ -16,7 +16,9 @@ from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.evidence import EvidenceLedger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from temporal_fabric.config import Settings
 
 
 @pytest.fixture
@@ -35,18 +37,23 @@ def ledger(short_folder: Path) -> Iterator[EvidenceLedger]:
     found.close()
 
 
+@pytest.fixture(scope="module")
+def worker_env() -> Mapping[str, str]:
+    """Variables of the shared environment's worker; a module overrides what it needs."""
+    return {}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def environment() -> AsyncIterator[FabricEnvironment]:
+async def environment(worker_env: Mapping[str, str]) -> AsyncIterator[FabricEnvironment]:
     """A server with one worker, shared by the tests of a module that leave both alive."""
-    async for found in _environment():
-        found.start_worker()
+    async with FabricEnvironment.fresh(worker_env) as found:
         yield found
 
 
 @pytest_asyncio.fixture
 async def own_environment() -> AsyncIterator[FabricEnvironment]:
     """A server without a worker, for one test that kills things."""
-    async for found in _environment():
+    async with FabricEnvironment.fresh(worker=False) as found:
         yield found
 
 
@@ -58,19 +65,13 @@ async def running(own_environment: FabricEnvironment) -> tuple[FabricEnvironment
     return (own_environment, Fabric(client, own_environment.settings))
 
 
+@pytest.fixture(scope="module")
+def client_settings(environment: FabricEnvironment) -> Settings:
+    """Settings of the shared client; a module overrides what it needs."""
+    return environment.settings
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fabric(environment: FabricEnvironment) -> Fabric:
+async def fabric(environment: FabricEnvironment, client_settings: Settings) -> Fabric:
     """A connected client of the shared environment."""
-    client = await connect(environment.settings, address=environment.address)
-    return Fabric(client, environment.settings)
-
-
-async def _environment() -> AsyncIterator[FabricEnvironment]:
-    home = Path(tempfile.mkdtemp(prefix="fab"))
-    found = FabricEnvironment(home)
-    found.start_server()
-    try:
-        yield found
-    finally:
-        await found.close()
-        shutil.rmtree(home, ignore_errors=True)
+    return Fabric(await connect(client_settings, address=environment.address), client_settings)

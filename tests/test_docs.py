@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,20 +111,15 @@ def run_page(page: Path, environment: FabricEnvironment, folder: Path) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def restarts() -> AsyncIterator[asyncio.Task[str]]:
     """The session of the page that kills its worker, beside the others: it mostly waits."""
-    home = Path(tempfile.mkdtemp(prefix="fab"))
-    environment = FabricEnvironment(home)
-    environment.start_server()
-    environment.start_worker()
-    folder = home / "page"
-    folder.mkdir()
-    session = asyncio.to_thread(run_page, ROOT / KILLS_THE_WORKER, environment, folder)
-    task = asyncio.create_task(session)
-    try:
-        yield task
-    finally:
-        await asyncio.wait([task])
-        await environment.close()
-        shutil.rmtree(home, ignore_errors=True)
+    async with FabricEnvironment.fresh() as environment:
+        folder = environment.home / "page"
+        folder.mkdir()
+        session = asyncio.to_thread(run_page, ROOT / KILLS_THE_WORKER, environment, folder)
+        task = asyncio.create_task(session)
+        try:
+            yield task
+        finally:
+            await asyncio.wait([task])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +29,15 @@ IN_FILE = f"buried-{secrets.token_hex(8)}"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def offering() -> AsyncIterator[FabricEnvironment]:
+async def offering(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[FabricEnvironment]:
     """A worker whose owner offers one variable and one folder of secrets."""
-    home = Path(tempfile.mkdtemp(prefix="fab"))
-    vault = Path(tempfile.mkdtemp(prefix="vault"))
+    vault = tmp_path_factory.mktemp("vault")
     (vault / "key").write_text(f"{IN_FILE}\n")
-    (home / "fabric.toml").write_text(f'[secrets]\nenv = ["CANARY"]\nfolder = "{vault}"\n')
-    environment = FabricEnvironment(home, {"CANARY": CANARY})
-    environment.start_server()
-    environment.start_worker()
-    yield environment
-    await environment.close()
-    shutil.rmtree(home, ignore_errors=True)
-    shutil.rmtree(vault, ignore_errors=True)
+    config = f'[secrets]\nenv = ["CANARY"]\nfolder = "{vault}"\n'
+    async with FabricEnvironment.fresh({"CANARY": CANARY}, config=config) as found:
+        yield found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

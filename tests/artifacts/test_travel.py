@@ -4,47 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
 from temporal_fabric import Capsule, ExperimentFailed, Fabric, RequestRejected
-from temporal_fabric.connection import connect
 from temporal_fabric.errors import CapsuleError, ExperimentNotFinished
-from temporal_fabric.testing.environment import FabricEnvironment
 from tests.bodies import shell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Mapping
 
+    from temporal_fabric.testing.environment import FabricEnvironment
     from tests.artifacts.servers import S3Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def environment(s3: S3Server) -> AsyncIterator[FabricEnvironment]:
-    """A server with one worker that has credentials for S3."""
-    home = Path(tempfile.mkdtemp(prefix="fab"))
-    found = FabricEnvironment(home, s3.env)
-    found.start_server()
-    try:
-        found.start_worker()
-        yield found
-    finally:
-        await found.close()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fabric(environment: FabricEnvironment) -> Fabric:
-    """A connected client."""
-    client = await connect(environment.settings, address=environment.address)
-    return Fabric(client, environment.settings)
+@pytest.fixture(scope="module")
+def worker_env(s3: S3Server) -> Mapping[str, str]:
+    """The worker has credentials for S3."""
+    return s3.env
 
 
 def _body(

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from temporal_fabric import names
@@ -20,7 +24,7 @@ from temporal_fabric.errors import FabricError
 from temporal_fabric.launcher import LauncherClient
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Mapping
 
 _START_S = 30.0
 _STOP_S = 20.0
@@ -34,7 +38,7 @@ class FabricEnvironment:
         env: Variables of the worker, beside this process's own.
     """
 
-    def __init__(self, home: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.settings = Settings(home=home, store=home.as_uri())
         self.env = {**os.environ, "FABRIC_HOME": str(home), **(env or {})}
@@ -42,6 +46,31 @@ class FabricEnvironment:
         self.server: DevServer | None = None
         self.worker: subprocess.Popen[bytes] | None = None
         self._port = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def fresh(
+        cls, env: Mapping[str, str] | None = None, *, config: str = "", worker: bool = True
+    ) -> AsyncGenerator[FabricEnvironment]:
+        """Yield an environment in a home of its own; all of it is gone afterwards.
+
+        Args:
+            env: Variables of the worker, beside this process's own.
+            config: Text of the home's ``fabric.toml``.
+            worker: Whether a worker is started beside the server.
+        """
+        home = Path(tempfile.mkdtemp(prefix="fab"))
+        found = cls(home, env)
+        try:
+            if config:
+                (home / "fabric.toml").write_text(config)
+            found.start_server()
+            if worker:
+                found.start_worker()
+            yield found
+        finally:
+            await found.close()
+            shutil.rmtree(home, ignore_errors=True)
 
     @property
     def address(self) -> str:
