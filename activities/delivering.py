@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from temporalio.exceptions import ApplicationError
@@ -16,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from temporal_fabric import names
 from temporal_fabric.artifacts.delivery import Delivery
 from temporal_fabric.capsule.manifest import MANIFEST
+from temporal_fabric.capsule.writing import failed
 from temporal_fabric.errors import ArtifactFailed, StaleEpoch
 from temporal_fabric.states import State
 from temporal_fabric.workplace import Workplace
@@ -53,7 +53,7 @@ async def deliver_and_seal(
     except ArtifactFailed as exc:
         if await _sealed_state(desk, result):
             raise  # committed: repeated until the target takes it
-        result = _failed(result, exc)
+        result = failed(result, exc.reason, str(exc))
     sealed, outcome = await writer.seal(result, body, run)
     if outcome["state"] != State.SUCCEEDED:
         await asyncio.to_thread(delivery.discard)
@@ -86,14 +86,3 @@ async def _fence(desk: Desk, result: ExperimentResult, run: Mapping[str, str]) -
         await record.require_newest(result.epoch, run["run_id"])
     except StaleEpoch as exc:
         raise ApplicationError(str(exc), type=names.STALE_GRANT, non_retryable=True) from exc
-
-
-def _failed(result: ExperimentResult, error: ArtifactFailed) -> ExperimentResult:
-    *before, last = result.timeline
-    return replace(
-        result,
-        state=State.FAILED,
-        reason=error.reason,
-        message=str(error),
-        timeline=[*before, replace(last, state=State.FAILED, reason=error.reason)],
-    )

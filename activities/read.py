@@ -1,12 +1,16 @@
 """Let a client on another host read what a payload writes: a standalone activity.
 
-It answers as soon as there is something new, at the latest after twenty seconds.
+It answers as soon as there is something new, at the latest after twenty seconds. Logs and the
+capsule's table of events are read by byte; events of a running attempt by the number of the
+payload's line, one JSON object a line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from temporalio import activity
@@ -14,10 +18,12 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
 from temporal_fabric.activities.heartbeat import beating
-from temporal_fabric.messages import ReadAnswer, ReadInput
+from temporal_fabric.messages import EVENTS, SEALED_EVENTS, ReadAnswer, ReadInput
+from temporal_fabric.recorder.told import live_events
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from temporal_fabric.activities.desk import Desk
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
 _LARGEST = 256 * 1024
 _PATIENCE_S = 20.0
 _POLL_S = 0.2
-_STREAMS = ("stdout", "stderr")
+_STREAMS = ("stdout", "stderr", EVENTS, SEALED_EVENTS)
 
 
 class Read:
@@ -36,7 +42,7 @@ class Read:
 
     @activity.defn(name=names.ACTIVITY_READ)
     async def read(self, asked: ReadInput) -> ReadAnswer:
-        """Return the next piece of a log, at most 256 KiB.
+        """Return the next piece of a log or of the events, some 256 KiB.
 
         Raises:
             ApplicationError: non-retryable, the stream has another name.
@@ -45,43 +51,67 @@ class Read:
             text = f"no such stream: {asked.stream!r}; there are {', '.join(_STREAMS)}"
             raise ApplicationError(text, type="E_RANGE", non_retryable=True)
         runs = self._desk.settings.runs
-        place = Workplace.of(runs, asked.tenant, asked.request_id, asked.epoch)
-        path = place.folder / f"{asked.stream}.log"
+        folder = Workplace.of(runs, asked.tenant, asked.request_id, asked.epoch).folder
+        patience = _PATIENCE_S if asked.wait else 0.0
         async with beating():
-            patience = _PATIENCE_S if asked.wait else 0.0
-            answer = await _next_piece(path, asked.offset, patience)
-            return answer if answer.found else await self._sealed(asked)
+            if asked.stream == SEALED_EVENTS:
+                return await self._sealed(asked, SEALED_EVENTS)
+            if asked.stream == EVENTS:
+                return await _next_piece(partial(_events, folder, asked.offset), patience)
+            log = f"{asked.stream}.log"
+            answer = await _next_piece(partial(_piece, folder / log, asked.offset), patience)
+            if answer.found:
+                return answer
+            return await self._sealed(asked, f"logs/{asked.epoch}/{log}")
 
-    async def _sealed(self, asked: ReadInput) -> ReadAnswer:
+    async def _sealed(self, asked: ReadInput, name: str) -> ReadAnswer:
         """Read from the capsule, which a client may not be able to reach."""
         record = self._desk.record(asked.tenant, asked.request_id)
         last = await record.last_outcome()
         root = f"{self._desk.store.root}/"
         capsule = "" if last is None else str(last[1].get("capsule", ""))
-        key = f"{capsule.removeprefix(root)}/logs/{asked.epoch}/{asked.stream}.log"
+        key = f"{capsule.removeprefix(root)}/{name}"
         data = await self._desk.store.read(key) if capsule.startswith(root) else None
         if data is None:
-            return ReadAnswer("", asked.offset, found=False)
-        piece = data[asked.offset : asked.offset + _LARGEST]
-        return ReadAnswer(base64.b64encode(piece).decode(), asked.offset + len(piece))
+            return _nothing(asked.offset)
+        return _bytes(data[asked.offset : asked.offset + _LARGEST], asked.offset)
 
 
-async def _next_piece(path: Path, offset: int, patience_s: float) -> ReadAnswer:
+async def _next_piece(look: Callable[[], ReadAnswer], patience_s: float) -> ReadAnswer:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s
     while True:
-        data = await asyncio.to_thread(_piece, path, offset)
-        if data is None:
-            return ReadAnswer("", offset, found=False)
-        if data or loop.time() >= deadline:
-            return ReadAnswer(base64.b64encode(data).decode(), offset + len(data))
+        answer = await asyncio.to_thread(look)
+        if answer.data or not answer.found or loop.time() >= deadline:
+            return answer
         await asyncio.sleep(_POLL_S)
 
 
-def _piece(path: Path, offset: int) -> bytes | None:
+def _piece(path: Path, offset: int) -> ReadAnswer:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(_LARGEST)
+            return _bytes(file.read(_LARGEST), offset)
     except FileNotFoundError:
-        return None
+        return _nothing(offset)
+
+
+def _events(folder: Path, after: int) -> ReadAnswer:
+    if not folder.is_dir():
+        return _nothing(after)
+    data, last = b"", after
+    for line, event in live_events(folder, after):
+        # The events of one line stay together: the next piece begins behind it.
+        if line != last and len(data) >= _LARGEST:
+            break
+        data += json.dumps(event).encode() + b"\n"
+        last = line
+    return ReadAnswer(base64.b64encode(data).decode(), last)
+
+
+def _bytes(data: bytes, offset: int) -> ReadAnswer:
+    return ReadAnswer(base64.b64encode(data).decode(), offset + len(data))
+
+
+def _nothing(offset: int) -> ReadAnswer:
+    return ReadAnswer("", offset, found=False)

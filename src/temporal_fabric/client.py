@@ -28,7 +28,7 @@ from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.requests import ExecutionRequest, admit
 from temporal_fabric.shapes import is_table
-from temporal_fabric.status import ExperimentStatus, fill
+from temporal_fabric.status import ExperimentStatus, fill, fill_queued
 from temporal_fabric.store import open_store
 from temporal_fabric.verdicts import unplaceable
 
@@ -183,7 +183,12 @@ class Fabric:
         raise not_found(wanted, [status.request_id for status in found])
 
     async def list(
-        self, *, limit: int = 50, query: str = "", tenant: str | None = None
+        self,
+        *,
+        limit: int = 50,
+        query: str = "",
+        tenant: str | None = None,
+        detail: bool = False,
     ) -> list[ExperimentStatus]:
         """Return the newest experiments.
 
@@ -191,6 +196,7 @@ class Fabric:
             limit: How many at most.
             query: A further condition in Temporal's visibility query language.
             tenant: Only this tenant's.
+            detail: Also ask of each queued one why it waits.
         """
         condition = f"WorkflowType = '{names.WORKFLOW_EXPERIMENT}'"
         if tenant is not None:
@@ -203,6 +209,8 @@ class Fabric:
             status = ExperimentStatus(*names.request_of(execution.id))
             await fill(status, execution)
             found.append(status)
+        if detail:
+            await fill_queued(found, self.client)
         return found
 
     def record(self, tenant: str, request_id: str) -> RequestRecord | None:

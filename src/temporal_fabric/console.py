@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 COLOURS = {
     "SUCCEEDED": "green",
@@ -27,19 +27,32 @@ def say(text: str, *, colour: str | None = None) -> None:
     click.secho(text, fg=colour, err=True)
 
 
-def state_text(moment: dict[str, Any]) -> str:
+def state_text(moment: Mapping[str, Any]) -> str:
     """Return one state change as a line, with its colours."""
     state = str(moment["state"])
     reason = f"  {moment['reason']}" if moment.get("reason") else ""
     place = f"  {moment['backend']} epoch {moment['epoch']}" if moment.get("backend") else ""
+    return _line(moment, state, COLOURS.get(state), f"{place}{reason}")
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """Return a state change, or what a payload told, as a line with its colours."""
+    if event["event"] == "state":
+        return state_text(event)
+    name, detail = str(event["event"]), dict(event["detail"])
+    said = [str(detail.pop(name, "")), *(f"{key}={value}" for key, value in detail.items())]
+    return _line(event, name, "blue", f"  {'  '.join(filter(None, said))}")
+
+
+def _line(event: Mapping[str, Any], what: str, colour: str | None, more: str) -> str:
     return (
-        click.style(f"{str(moment['at'])[11:23]}  ", dim=True)
-        + click.style(f"{state:<11}", fg=COLOURS.get(state), bold=True)
-        + click.style(f"{place}{reason}", dim=True)
+        click.style(f"{str(event['at'])[11:23]}  ", dim=True)
+        + click.style(f"{what:<11}", fg=colour, bold=True)
+        + click.style(more, dim=True)
     )
 
 
-def state_line(moment: dict[str, Any]) -> None:
+def state_line(moment: Mapping[str, Any]) -> None:
     """Print one state change on standard error."""
     click.echo(state_text(moment), err=True)
 

@@ -26,6 +26,7 @@ from temporal_fabric.errors import (
     RequestRejected,
     ServerUnavailable,
 )
+from temporal_fabric.events import read_events
 from temporal_fabric.messages import ExperimentResult, ReadAnswer
 from temporal_fabric.requests import admit
 from temporal_fabric.shapes import is_rows, is_table
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import ReadInput
     from temporal_fabric.record import RequestRecord
 
-_POLL_S = 0.5
 _READ_START = timedelta(seconds=10)
 _READ_LIMIT = timedelta(seconds=40)
 
@@ -152,21 +152,13 @@ class ExperimentHandle:
         return await read_status(self.workflow, record, (self.tenant, self.id), detail=detail)
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield each state the experiment enters, and each new heartbeat, until it ends."""
-        seen, beat, stands = 0, dict[str, Any](), ""
-        while True:
-            status = await self.status(detail=False)
-            if status.state != stands or status.final:
-                stands, status = status.state, await self.status()
-            for moment in status.timeline[seen:]:
-                yield {"event": "state", **moment}
-            seen = max(seen, len(status.timeline))
-            if status.live and status.live != beat and not status.final:
-                beat = status.live
-                yield {"event": "heartbeat", **beat}
-            if status.final:
-                return
-            await asyncio.sleep(_POLL_S)
+        """Yield each state it enters, what its payload tells, and each new heartbeat.
+
+        Ends with the experiment; of one that has ended it yields everything at once. See
+        `temporal_fabric.events.read_events` for the fields.
+        """
+        async for event in read_events(self, self._fabric.settings):
+            yield event
 
     async def read(self, backend: str, asked: ReadInput) -> ReadAnswer:
         """Ask a backend's worker for a piece of a log; it waits up to 20 s for something new.

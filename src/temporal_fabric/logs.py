@@ -48,7 +48,7 @@ async def read_logs(
                     opened[epoch] = files.enter_context(path.open("rb"))
                 while epoch in opened and (chunk := opened[epoch].read(_CHUNK)):
                     yield chunk
-            if not opened and status.backend and not _is_here(settings, status):
+            if not opened and status.backend and not is_here(settings, status):
                 async for piece in _from_afar(handle, stream, follow=follow):
                     yield piece
                 return
@@ -57,7 +57,7 @@ async def read_logs(
             await asyncio.sleep(_POLL_S)
 
 
-def _is_here(settings: Settings, status: ExperimentStatus) -> bool:
+def is_here(settings: Settings, status: ExperimentStatus) -> bool:
     """Say whether this host runs the experiment, or can open its capsule."""
     capsule = local_path(status.capsule) if status.capsule else None
     root = Workplace.of(settings.runs, status.tenant, status.request_id, 0).root

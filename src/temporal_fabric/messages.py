@@ -261,6 +261,13 @@ class PlanAnswer:
     nearest_change: str = ""
 
 
+EVENTS = "events"
+"""Stream of a running attempt's events."""
+
+SEALED_EVENTS = "events.parquet"
+"""Stream of the events in a capsule, all epochs together."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadInput:
     """Ask a host for a piece of what a payload wrote."""
@@ -269,10 +276,10 @@ class ReadInput:
     request_id: str
     epoch: int
     stream: str
-    """``stdout`` or ``stderr``."""
+    """``stdout``, ``stderr``, `EVENTS` or `SEALED_EVENTS`."""
 
     offset: int = 0
-    """Byte to start at."""
+    """Byte to start at; of `EVENTS` the number of the last line already had."""
 
     wait: bool = True
     """Whether to wait up to 20 s for something new."""

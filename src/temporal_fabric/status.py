@@ -7,6 +7,7 @@ the server down and after retention, and says which it used.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,17 @@ from temporal_fabric.record import RequestRecord
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.store import open_store
+from temporal_fabric.verdicts import waits_for
 
 if TYPE_CHECKING:
-    from temporalio.client import WorkflowExecution, WorkflowExecutionDescription
+    from collections.abc import Iterable
+
+    from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescription
 
     from temporal_fabric.config import Settings
 
 _QUERY_LIMIT = timedelta(seconds=2)
+_AT_ONCE = 16
 
 _CLOSED = {
     WorkflowExecutionStatus.COMPLETED: (State.SUCCEEDED, ""),
@@ -131,9 +136,6 @@ async def _from_server(
         raise
     await fill(status, description)
     _pending(status, description)
-    if status.state == State.QUEUED and status.live.get("state") in set(State):
-        # A namespace without our search attributes: the heartbeat is the next best word.
-        status.state = str(status.live["state"])
     status.sources.append("describe")
     if not detail:
         return
@@ -149,8 +151,24 @@ async def _from_server(
     status.backend = answer["backend"] or status.backend
     if description.status is WorkflowExecutionStatus.RUNNING:
         status.state, status.reason = answer["state"], answer["reason"] or status.reason
+        status.message = status.message if status.state == State.QUEUED else ""
     status.since = status.timeline[-1]["at"] if status.timeline else status.since
     status.sources.append("query")
+
+
+async def fill_queued(found: Iterable[ExperimentStatus], client: Client) -> None:
+    """Ask Temporal why those of a list wait that are queued: visibility does not know it."""
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(status: ExperimentStatus) -> None:
+        handle = client.get_workflow_handle(status.workflow_id, run_id=status.run_id)
+        try:
+            async with free:
+                _pending(status, await handle.describe())
+        except RPCError:
+            return  # it ended and was forgotten meanwhile
+
+    await asyncio.gather(*(ask(status) for status in found if status.state == State.QUEUED))
 
 
 async def fill(status: ExperimentStatus, execution: WorkflowExecution) -> None:
@@ -191,6 +209,12 @@ def _pending(status: ExperimentStatus, description: WorkflowExecutionDescription
             decoded = description.data_converter.payload_converter.from_payloads(details)
             if decoded and is_table(decoded[0]):
                 status.live = decoded[0]
+    if status.state == State.QUEUED and status.live.get("state") in set(State):
+        # A namespace without our search attributes: the heartbeat is the next best word.
+        status.state = str(status.live["state"])
+    if status.state == State.QUEUED:
+        status.reason = status.reason or str(status.live.get("reason", ""))
+        status.message = waits_for(status.live)
 
 
 def _short_state(number: int) -> str:

@@ -1,13 +1,14 @@
-"""The refusal of a request that no backend could ever run, with everything needed to mend it."""
+"""Why a request does not run: refused by every backend, or waiting for something."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.errors import Problem, RequestRejected
+from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from temporal_fabric.messages import BackendVerdict, PlanAnswer
 
@@ -28,3 +29,16 @@ def unplaceable(answer: PlanAnswer) -> RequestRejected:
     if answer.nearest_change:
         message += f" The nearest change that would fit, {answer.nearest_change}"
     return RequestRejected([Problem("E_NO_BACKEND", "/requirements", message)])
+
+
+def waits_for(live: Mapping[str, Any]) -> str:
+    """Return in words what a queued request waits for; empty where nothing says so.
+
+    Args:
+        live: The heartbeat of its `acquire`.
+    """
+    if live.get("reason") == Reason.DEPENDENCY:
+        return f"waits until {live['waits_for']} has ended"
+    if live.get("reason") == Reason.WAITING_FOR_CAPACITY:
+        return f"waits for a place on {live['backend']}, {live['ahead']} ahead of it"
+    return ""

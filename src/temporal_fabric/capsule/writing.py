@@ -80,7 +80,7 @@ class CapsuleWriter:
             await self._put_logs(result, epoch)
         integrity = await self._put_artifacts(result)
         if integrity:
-            result = replace(result, state=State.FAILED, reason=Reason.INTEGRITY, message=integrity)
+            result = failed(result, Reason.INTEGRITY, integrity)
         result = replace(result, capsule=uri)
         await self._put("events.jsonl", _events(result))
         await self._put_tables(result)
@@ -131,6 +131,18 @@ class CapsuleWriter:
         entry = Entry(name, size, digest)
         self._entries.append(entry)
         return entry
+
+
+def failed(result: ExperimentResult, reason: str, message: str) -> ExperimentResult:
+    """Return the record of a run that fails only now that its capsule is sealed."""
+    *before, last = result.timeline
+    return replace(
+        result,
+        state=State.FAILED,
+        reason=reason,
+        message=message,
+        timeline=[*before, replace(last, state=State.FAILED, reason=reason)],
+    )
 
 
 def _sealed(uri: str, manifest: bytes, record: Mapping[str, Any]) -> Sealed:

@@ -8,17 +8,19 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from temporal_fabric.cli.context import Context, common, run
 from temporal_fabric.cli.output import json_out, status_out
 from temporal_fabric.cli.watch import need_terminal, watch_experiment, watch_experiments
-from temporal_fabric.console import say, state_line, table
+from temporal_fabric.console import event_text, say, table
 from temporal_fabric.errors import ServerUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from temporal_fabric.client import Fabric
     from temporal_fabric.status import ExperimentStatus
 
@@ -56,7 +58,7 @@ def status(shared: Context, experiment: str, *, watch: bool) -> None:
             recorded = await recorded_status(shared.settings(), experiment)
             if recorded is None:
                 raise
-            say(f"note: {str(exc).partition(':')[0]}; read from the store")
+            _from_store(exc)
             found = recorded
         if shared.json:
             json_out(found)
@@ -92,7 +94,7 @@ def list_(
     async def look(fabric: Fabric) -> list[ExperimentStatus]:
         # The state of a queued one is not an attribute yet, so it is filtered here.
         many = limit if wanted is None else max(limit, 1000)
-        found = await fabric.list(limit=many, tenant=tenant)
+        found = await fabric.list(limit=many, tenant=tenant, detail=True)
         return [s for s in found if wanted is None or s.state == wanted][:limit]
 
     async def work() -> None:
@@ -138,18 +140,45 @@ def logs(shared: Context, experiment: str, *, follow: bool, stderr: bool) -> Non
     run(work())
 
 
-@click.command(epilog="\b\nExamples:\n  temporal-fabric events last -o jsonl")
+@click.command(
+    epilog="\b\nExamples:\n  temporal-fabric events last\n  temporal-fabric events last -o jsonl"
+)
 @click.argument("experiment")
 @common
 def events(shared: Context, experiment: str) -> None:
-    """Print each state EXPERIMENT enters, until it ends."""
+    """Print each state of EXPERIMENT and each event and stage of its payload, until it ends.
+
+    In the order of their times, each once; -o json is one object a line.
+    """
+
+    def show(event: Mapping[str, Any]) -> None:
+        if shared.json:
+            click.echo(json.dumps(event, ensure_ascii=False, sort_keys=True))
+        else:
+            click.echo(event_text(event))
 
     async def work() -> None:
-        async with shared.fabric() as fabric:
-            async for event in (await fabric.find(experiment)).events():
-                if shared.json:
-                    click.echo(json.dumps(event, ensure_ascii=False, sort_keys=True))
-                elif event["event"] == "state":
-                    state_line(event)
+        from temporal_fabric.events import recorded_events  # noqa: PLC0415
+        from temporal_fabric.status import recorded_status  # noqa: PLC0415
+
+        shown = False
+        try:
+            async with shared.fabric() as fabric:
+                async for event in (await fabric.find(experiment)).events():
+                    # Heartbeats are samples: another reader would see others.
+                    if event["event"] != "heartbeat":
+                        show(event)
+                        shown = True
+        except ServerUnavailable as exc:
+            recorded = await recorded_status(shared.settings(), experiment)
+            if recorded is None or shown:
+                raise
+            _from_store(exc)
+            for event in recorded_events(recorded):
+                show(event)
 
     run(work())
+
+
+def _from_store(why: ServerUnavailable) -> None:
+    say(f"note: {str(why).partition(':')[0]}; read from the store")

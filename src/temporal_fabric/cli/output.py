@@ -10,6 +10,7 @@ import click
 
 from temporal_fabric.console import COLOURS
 from temporal_fabric.errors import FabricError, RequestRejected
+from temporal_fabric.verdicts import waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from temporal_fabric.status import ExperimentStatus
 
 _BAR = 20
-_TOLD = ("progress", "eta_s", "stage", "step", "metrics")
+_TOLD = ("progress", "eta_s", "stage", "step", "metrics", "reason", "waits_for", "ahead")
 
 
 def json_out(value: Any) -> None:
@@ -53,8 +54,8 @@ def live_line(live: Mapping[str, Any]) -> str:
 
 
 def progress_line(live: Mapping[str, Any]) -> str:
-    """Return what the payload told of itself: progress, remaining time, stage, metrics."""
-    parts: list[str] = []
+    """Return what it waits for, or what the payload told: progress, time left, metrics."""
+    parts = [waiting] if (waiting := waits_for(live)) else []
     if "progress" in live:
         done = round(live["progress"] * _BAR)
         parts.append(f"[{'#' * done}{'.' * (_BAR - done)}] {live['progress']:.0%}")
@@ -84,7 +85,7 @@ def status_out(status: ExperimentStatus) -> None:
         ("exit code", "" if status.exit_code is None else str(status.exit_code)),
         ("capsule", status.capsule),
         ("workflow", f"{status.workflow_id} ({status.temporal_status})"),
-        ("live", live_line(status.live)),
+        ("live", live_line(status.live) if status.state != "QUEUED" else ""),
         ("read from", ", ".join(status.sources)),
     ]
     for name, value in rows:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.recorder import schema, segments
 from temporal_fabric.recorder.arrow import Table, arrow, compute, parquet
+from temporal_fabric.recorder.told import STATE, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ def _state(moment: Moment) -> dict[str, Any]:
     return {
         "epoch": fields["epoch"],
         "time": fields["at"],
-        "event": "state",
+        "event": STATE,
         "state": str(fields["state"]),
         "reason": str(fields["reason"]) or None,
         "detail": json.dumps({"backend": fields["backend"]} if fields["backend"] else {}),
@@ -71,16 +72,14 @@ def _state(moment: Moment) -> dict[str, Any]:
 def _events(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
-            "epoch": row["epoch"],
-            "time": row["time"].isoformat(),
-            "event": row["name"],
+            "epoch": event["epoch"],
+            "time": event["at"],
+            "event": event["event"],
             "state": None,
             "reason": None,
-            "detail": json.dumps(
-                json.loads(row["detail"]) | ({} if row["step"] is None else {"step": row["step"]})
-            ),
+            "detail": json.dumps(event["detail"]),
         }
-        for row in rows
+        for event in map(told, rows)
     ]
 
 
