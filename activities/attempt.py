@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,16 @@ from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import OutputRefused, Workplace, output_path
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from temporal_fabric.activities.desk import Desk
     from temporal_fabric.adapters.contract import Adapter
 
 _LOOK_S = 20.0
 """One wait at the backend; an end is reported at once, this only bounds a silent wait."""
+
+_BRIEF_S = 0.3
+"""A state that passes sooner is told with the attempt's result: a signal costs more than it."""
 
 
 class Attempt:
@@ -99,6 +105,7 @@ class _Run:
         self._since = time.monotonic()
         self._grace_s = 10.0
         self._started_at: float | None = None
+        self._collecting_at = ""
         self._recording: Recording | None = None
 
     def _say(self, doing: str) -> None:
@@ -153,17 +160,23 @@ class _Run:
         self._native_id = status.native_id
         if status.started_at is not None:
             self._state, self._started_at = State.RUNNING, status.started_at
-            await self._tell(State.RUNNING, from_unix(status.started_at))
         handle = JobHandle(self._key, status.native_id)
+        if status.phase is Phase.RUNNING:
+            status = await self._adapter.wait(handle, _BRIEF_S)
+        if status.phase is Phase.RUNNING and self._started_at is not None:
+            await self._tell(State.RUNNING, from_unix(self._started_at))
         while status.phase is Phase.RUNNING:
             status = await self._adapter.wait(handle, _LOOK_S)
         return status
 
     async def _collect(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
         await self._fence()
-        await asyncio.to_thread(scrub, self._place, request, self._desk.settings.secrets)
-        self._state = State.COLLECTING
-        await self._tell(State.COLLECTING, now())
+        self._state, self._collecting_at = State.COLLECTING, now()
+        async with self._telling_if_long(State.COLLECTING, self._collecting_at):
+            await asyncio.to_thread(scrub, self._place, request, self._desk.settings.secrets)
+            return await self._judged(request, status)
+
+    async def _judged(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
         if status.phase is Phase.LOST or status.reason:
             return await self._ended(status, status.reason or Reason.LOST, status.message)
         if status.signal is not None:
@@ -202,11 +215,30 @@ class _Run:
             cpu_s=status.cpu_s,
             max_rss_bytes=status.max_rss_bytes,
             inputs=await asyncio.to_thread(recorded_inputs, self._place),
+            collecting_at=self._collecting_at,
         )
 
     async def _fence(self) -> None:
         run_id = activity.info().workflow_run_id or ""
         await self._record.require_newest(self._asked.epoch, run_id)
+
+    @asynccontextmanager
+    async def _telling_if_long(self, state: State, at: str) -> AsyncGenerator[None]:
+        over = asyncio.Event()
+
+        async def tell() -> None:
+            try:
+                await asyncio.wait_for(over.wait(), _BRIEF_S)
+            except TimeoutError:
+                await self._tell(state, at)
+
+        # Nothing is told any more once the block has ended: a late word would be out of order.
+        telling = asyncio.create_task(tell())
+        try:
+            yield
+        finally:
+            over.set()
+            await telling
 
     async def _tell(self, state: State, at: str) -> None:
         info = activity.info()

@@ -118,7 +118,7 @@ class Experiment:
             ended = await Supervision(grant, standing, self._wishes, placement).run()
             if ended is None:
                 continue
-            standing.attempts.append(ended)
+            standing.attempt_ended(ended)
             if ended.ok:
                 return standing.result(State.SUCCEEDED, ended)
             counted += ended.reason not in FREE_RETRIES

@@ -34,8 +34,23 @@ class Standing:
 
     def move(self, state: State, reason: str = "", *, at: str = "") -> None:
         """Enter a state where that is a legal move, and show it; else change nothing."""
+        if self._enter(state, reason, at):
+            self.show()
+
+    def attempt_ended(self, ended: AttemptResult) -> None:
+        """Take over an ended attempt, and the states that passed too quickly for its signal.
+
+        The result of an older worker names no time of collecting: it sent both signals.
+        """
+        self.attempts.append(ended)
+        if ended.collecting_at and ended.started_at:
+            self._enter(State.RUNNING, at=ended.started_at)
+        if ended.collecting_at:
+            self.move(State.COLLECTING, at=ended.collecting_at)
+
+    def _enter(self, state: State, reason: str = "", at: str = "") -> bool:
         if self.timeline and not legal(self.state, state):
-            return
+            return False
         self.state, self.reason = state, reason
         grant = self.grant
         self.timeline.append(
@@ -47,7 +62,7 @@ class Standing:
                 epoch=grant.epoch if grant else 0,
             )
         )
-        self.show()
+        return True
 
     def waits_for(self, reason: str) -> None:
         """Show why nothing goes on, without entering a state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
 from temporal_fabric.handle import ExperimentHandle, not_found
 from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.record import RequestRecord
-from temporal_fabric.requests import ExecutionRequest, admit
+from temporal_fabric.requests import ExecutionRequest, admit, digests
 from temporal_fabric.shapes import is_table
 from temporal_fabric.status import ExperimentStatus, fill, fill_queued
 from temporal_fabric.store import open_store
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from temporal_fabric.requests.admission import Admission
 
 _POLL_S = 0.5
+_PLAN_HOLDS_S = 30.0
+_SHAPES = 1000
 _PLAN_LIMIT = timedelta(seconds=3)
 
 
@@ -54,6 +56,8 @@ class Fabric:
     def __init__(self, client: Client, settings: Settings | None = None) -> None:
         self.client = client
         self.settings = settings or Settings.load()
+        self._possible: dict[str, float] = {}
+        """When a worker last said that a request of this shape can run somewhere."""
 
     async def submit(
         self, request: ExecutionRequest | Mapping[str, Any] | str | bytes, *, check: bool = True
@@ -76,17 +80,30 @@ class Fabric:
         admission = admit(_with_id(body))
         handle = self.get(admission.request.id, admission.request.tenant)
         if await self._is_new(handle, admission) and check:
-            answer = await self.plan(admission.request)
-            if answer is not None and not answer.backend:
-                raise unplaceable(answer)
+            await self._refuse_impossible(admission.request)
         try:
-            # One that has ended is joined too: its digest says whether it is the same request.
-            with suppress(WorkflowAlreadyStartedError):
-                await self._start(handle, admission)
+            await self._start(handle, admission)
+        except WorkflowAlreadyStartedError:
+            # It is joined, running or ended: its digest says whether it is the same request.
+            await self._compare(handle, admission)
         except RPCError as exc:
             raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
-        await self._compare(handle, admission)
         return handle
+
+    async def _refuse_impossible(self, request: ExecutionRequest) -> None:
+        """Ask a worker, unless a request that differs only in what is run was just asked for."""
+        shape = digests.shape(request)
+        asked_at = self._possible.get(shape)
+        if asked_at is not None and time.monotonic() - asked_at < _PLAN_HOLDS_S:
+            return
+        answer = await self.plan(request)
+        if answer is None:
+            return
+        if not answer.backend:
+            raise unplaceable(answer)
+        if len(self._possible) >= _SHAPES:
+            self._possible.clear()
+        self._possible[shape] = time.monotonic()
 
     async def plan(self, request: ExecutionRequest) -> PlanAnswer | None:
         """Ask where a request would run, without any effect.
@@ -235,7 +252,8 @@ class Fabric:
             request.to_body(),
             id=handle.workflow_id,
             task_queue=names.QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            # Joining tells no more than failing does, and hides which of the two happened.
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             id_reuse_policy=reuse,
             memo=own | dict(memo or {}),
             static_summary=_summary(request),

@@ -147,11 +147,13 @@ class AttemptResult:
     max_rss_bytes: int | None = None
     outputs: list[OutputFile] = field(default_factory=list[OutputFile])
     inputs: list[InputFile] = field(default_factory=list[InputFile])
+    collecting_at: str = ""
+    """When the payload's end was known; with ``started_at`` it tells what no signal told."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptUpdate:
-    """The ``attempt`` signal: sent at RUNNING and at COLLECTING, nothing else."""
+    """The ``attempt`` signal: sent once RUNNING or COLLECTING lasts, nothing else."""
 
     state: str
     at: str

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from temporalio.plugin import SimplePlugin
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from temporal_fabric import names
 from temporal_fabric.config import Settings, host_id
@@ -57,6 +58,10 @@ class FabricPlugin(SimplePlugin):
         if queue == names.QUEUE:
             from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
 
+            if not options.get("workflows"):
+                # The sandbox imports the workflow anew for each run, half of the CPU of a
+                # workflow task. Ours is replayed in it by the tests, whatever is here.
+                options["workflow_runner"] = UnsandboxedWorkflowRunner()
             options["workflows"] = [*options.get("workflows", ()), Experiment]
         activities = self._activities(queue)
         if not activities:

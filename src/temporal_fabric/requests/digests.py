@@ -16,11 +16,13 @@ from temporal_fabric.shapes import is_rows, is_table
 if TYPE_CHECKING:
     from temporal_fabric.requests.models import ExecutionRequest
 
-__all__ = ["canonical_json", "digest", "field_digests"]
+__all__ = ["canonical_json", "digest", "field_digests", "shape"]
 
 _DOMAIN = b"fabric-request/1\n"
 _IDENTITY = ("id", "tenant")
 _SHORT = 12
+_LABELS = ("name", "tags", "priority")
+_WHAT = ("command", "args", "kwargs", "env", "source")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -58,6 +60,18 @@ def field_digests(request: ExecutionRequest) -> dict[str, str]:
         name: hashlib.sha256(canonical_json(content[name])).hexdigest()[:_SHORT]
         for name in sorted(content)
     }
+
+
+def shape(request: ExecutionRequest) -> str:
+    """Return one text for all requests that can run in the same places.
+
+    It covers all but the request's names and the program's own words: what is run does not
+    decide where it can.
+    """
+    content = {key: value for key, value in _content(request).items() if key not in _LABELS}
+    kind = request.kind
+    program = {key: item for key, item in content["payload"][kind].items() if key not in _WHAT}
+    return canonical_json(content | {"payload": {kind: program}}).decode("utf-8", "surrogatepass")
 
 
 def _content(request: ExecutionRequest) -> dict[str, Any]:

@@ -79,11 +79,15 @@ class FabricEnvironment:
             raise RuntimeError("the server is not started")
         return self.server.info.address
 
-    def start_server(self) -> None:
-        """Start the server, on the same file and the same port as before."""
+    def start_server(self, *, durable: bool = False) -> None:
+        """Start the server, on the same file and the same port as before.
+
+        Args:
+            durable: Survive power loss too, as in production; tests need only outlive kills.
+        """
         self.server = DevServer.start(
             self.home,
-            durable=False,
+            durable=durable,
             port=self._port,
             strict_port=bool(self._port),
             die_with_parent=True,
