@@ -31,6 +31,7 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "failed-after-retry": shell("exit 3", retry=retry),
         "cancelled": shell("sleep 60", limits={"grace_s": 0.5}),
         "refused": shell("true", backends=["elsewhere"]),
+        "told-by-result": shell("true"),
     }
 
 

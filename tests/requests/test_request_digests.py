@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from temporal_fabric.requests import ExecutionRequest, admit, digest, field_digests, json_schema
-from temporal_fabric.requests.digests import canonical_json
+from temporal_fabric.requests.digests import canonical_json, shape
 from tests.requests.examples import PAYLOADS, PROCESS, SCRIPT, SEED_YAML, SHORT_YAML, TASK, body
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -92,3 +92,13 @@ def test_canonical_json() -> None:
     value: dict[str, Any] = {"b": [-0.0, 1, True, None, "ä-0.0"], "a": {"z": 1.5, "y": {}}}
 
     assert canonical_json(value) == '{"a":{"y":{},"z":1.5},"b":[0.0,1,true,null,"ä-0.0"]}'.encode()
+
+
+def test_the_shape_covers_where_it_can_run_and_not_what_is_run() -> None:
+    """One answer about backends serves every request that differs in its words only."""
+    payload = {"process": {**PROCESS["payload"]["process"], "command": ["other"]}}
+    words = {**PROCESS, "id": "other", "name": "other", "tags": ["x"], "payload": payload}
+    place = {**PROCESS, "backends": ["elsewhere"]}
+
+    assert shape(admit(words).request) == shape(admit(PROCESS).request)
+    assert shape(admit(place).request) != shape(admit(PROCESS).request)
