@@ -47,6 +47,6 @@ def details(
         lines += ["", where + (f", {native_id}" if native_id else "")]
     if capsule:
         lines.append(f"- capsule `{capsule}`")
-    lines += ["", "| state | since |", "|---|---|"]
-    lines += [f"| {moment.state} | {moment.at} |" for moment in timeline]
+    # A code block, because the web UI sets a table's columns without a space between them.
+    lines += ["", "```", *(f"{moment.state:<11} {moment.at}" for moment in timeline), "```"]
     return "\n".join(lines)

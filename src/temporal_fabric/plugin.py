@@ -7,18 +7,22 @@ anything else stays as its owner made it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from temporalio.converter import DataConverter, DefaultFailureConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from temporal_fabric import names
 from temporal_fabric.config import Settings, host_id
+from temporal_fabric.failures import ExperimentFailureConverter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from temporalio.client import ClientConfig
     from temporalio.worker import ReplayerConfig, WorkerConfig
 
     from temporal_fabric.activities.desk import Desk
@@ -48,6 +52,15 @@ class FabricPlugin(SimplePlugin):
         if self._desk is None:
             self._desk = _make_desk(self._settings or Settings.load())
         return self._desk
+
+    def configure_client(self, config: ClientConfig) -> ClientConfig:
+        """Let the ends of experiments read as such, unless the owner converts failures."""
+        config = super().configure_client(config)
+        converter = config.get("data_converter", DataConverter.default)
+        if converter.failure_converter_class is DefaultFailureConverter:
+            own = replace(converter, failure_converter_class=ExperimentFailureConverter)
+            config["data_converter"] = own
+        return config
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """Give a fabric worker its workflows, activities and limits."""

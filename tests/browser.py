@@ -1,0 +1,44 @@
+"""A browser for tests: the system's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from playwright.sync_api import Page
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_REQUIRED = "browser"
+
+
+def chromium() -> str:
+    """Return the browser's program; skip the test where there is none and none is required."""
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        if _REQUIRED in os.environ.get("FABRIC_REQUIRE_BACKENDS", ""):
+            pytest.fail("no Chromium on PATH: install the package chromium")
+        pytest.skip("no Chromium on PATH")
+    return found
+
+
+@contextmanager
+def opened_page() -> Generator[Page]:
+    """Open an empty page in a headless browser of its own."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - slow, and rarely needed
+
+    with sync_playwright() as playwright:
+        # Root has no other sandbox than none; the pages are our own server's.
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        try:
+            yield page
+        finally:
+            browser.close()
