@@ -70,11 +70,9 @@ class Read:
         last = await record.last_outcome()
         root = f"{self._desk.store.root}/"
         capsule = "" if last is None else str(last[1].get("capsule", ""))
-        key = f"{capsule.removeprefix(root)}/{name}"
-        data = await self._desk.store.read(key) if capsule.startswith(root) else None
-        if data is None:
-            return _nothing(asked.offset)
-        return _bytes(data[asked.offset : asked.offset + _LARGEST], asked.offset)
+        key, store = f"{capsule.removeprefix(root)}/{name}", self._desk.store
+        piece = await store.piece(key, asked.offset, _LARGEST) if capsule.startswith(root) else None
+        return _nothing(asked.offset) if piece is None else _bytes(piece, asked.offset)
 
 
 async def _next_piece(look: Callable[[], ReadAnswer], patience_s: float) -> ReadAnswer:

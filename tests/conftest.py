@@ -14,6 +14,7 @@ from temporal_fabric.client import Fabric
 from temporal_fabric.connection import connect
 from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.evidence import EvidenceLedger
+from tests.artifacts.servers import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -41,6 +42,15 @@ def ledger(short_folder: Path) -> Iterator[EvidenceLedger]:
 def worker_env() -> Mapping[str, str]:
     """Variables of the shared environment's worker; a module overrides what it needs."""
     return {}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """An S3 server with one bucket, ``bucket``."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = S3Server(Path(folder))
+        yield found
+        found.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

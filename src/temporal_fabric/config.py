@@ -209,7 +209,9 @@ def _check(table: Mapping[str, Any]) -> list[Problem]:
         if key not in _TOP_KEYS
     ]
     if not isinstance(table.get("store", ""), str):
-        problems.append(Problem("E_TYPE", "/store", "store is a URI such as file:///srv/fabric"))
+        problems.append(
+            Problem("E_TYPE", "/store", "store is a URI: file:///path or s3://bucket/prefix")
+        )
     problems += _check_secrets(table.get("secrets", {}))
     problems += _check_artifacts(table.get("artifacts", {}))
     backends = table.get("backends", {})

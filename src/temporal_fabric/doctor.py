@@ -64,12 +64,15 @@ def _home(settings: Settings) -> list[Check]:
 
 
 def _store(settings: Settings) -> Check:
-    from temporal_fabric.store import open_store  # noqa: PLC0415
+    from temporal_fabric.store import open_objects, probe  # noqa: PLC0415
 
     try:
-        return Check("store", "ok", open_store(settings.store).root)
+        objects = open_objects(settings.store)
+        probe(objects)
     except FabricError as exc:
-        return Check("store", "fail", str(exc), "set 'store' in fabric.toml")
+        what, _, remedy = str(exc).rpartition("; ")
+        return Check("store", "fail", what or remedy, remedy if what else "set 'store' anew")
+    return Check("store", "ok", f"{objects.root}: written, created once, read, listed, deleted")
 
 
 async def _server(client: Client, settings: Settings) -> list[Check]:

@@ -10,7 +10,10 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+from temporal_fabric.beneath import Measured, chunks, opened_below
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _CHUNK = 1 << 20
@@ -58,30 +61,39 @@ def create(path: Path, data: bytes) -> bool:
     return True
 
 
-def copy_hashed(source: Path, target: Path) -> tuple[int, str]:
+def copy_hashed(source: Path, target: Path, sha256: str = "") -> tuple[int, str]:
     """Copy a regular file durably; return its size in bytes and its sha256 in hex.
 
     The source is opened without following a link, so a link planted by a payload is refused.
 
     Raises:
         OSError: the source is a link, is gone, or the disk is full.
+        StoreError: the content has another digest than ``sha256``; nothing is copied.
     """
-    digest, size = hashlib.sha256(), 0
-    temporary = _beside(target)
-    source_fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    with opened_below(source.parent, source.name) as fd:
+        return write_hashed(chunks(fd), target, sha256)
+
+
+def write_hashed(content: Iterable[bytes], target: Path, sha256: str = "") -> tuple[int, str]:
+    """Write content durably; return its size in bytes and its sha256 in hex.
+
+    Raises:
+        OSError: the disk is full.
+        StoreError: the content has another digest than ``sha256``; nothing is written.
+    """
+    measured, temporary = Measured(target.name, sha256), _beside(target)
     try:
-        with open(source_fd, "rb") as reader, temporary.open("xb") as writer:  # noqa: PTH123
-            while chunk := reader.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
+        with temporary.open("xb") as writer:
+            for chunk in measured.passing(content):
                 writer.write(chunk)
             writer.flush()
             os.fsync(writer.fileno())
         temporary.replace(target)
+        sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return (size, digest.hexdigest())
+    return measured.found
 
 
 def hash_file(path: Path) -> tuple[int, str]:

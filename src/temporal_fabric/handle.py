@@ -231,7 +231,7 @@ class ExperimentHandle:
         status = await self.status()
         if not status.final:
             raise ExperimentNotFinished(f"{self.tenant}/{self.id} is {status.state}")
-        capsule = Capsule.open(status.capsule)
+        capsule = await asyncio.to_thread(Capsule.open, status.capsule)
         return await asyncio.to_thread(get_outputs, capsule, Path(to), output)
 
     async def value(self) -> Any:
@@ -241,7 +241,7 @@ class ExperimentHandle:
             ExperimentFailed: it FAILED, as for `result`.
             CapsuleError: it returned nothing: it is a file, or a program.
         """
-        return await returned(await self.result(), self._fabric.settings)
+        return await returned(await self.result())
 
     async def _recorded(self, error: RPCError) -> ExperimentResult:
         record = self._fabric.record(self.tenant, self.id)

@@ -7,6 +7,8 @@ import base64
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
+from temporal_fabric.capsule.reading import Capsule
+from temporal_fabric.errors import CapsuleError
 from temporal_fabric.messages import ReadInput
 from temporal_fabric.store import local_path
 from temporal_fabric.workplace import Workplace
@@ -49,7 +51,9 @@ async def read_logs(
                 while epoch in opened and (chunk := opened[epoch].read(_CHUNK)):
                     yield chunk
             if not opened and status.backend and not is_here(settings, status):
-                async for piece in _from_afar(handle, stream, follow=follow):
+                sealed = await asyncio.to_thread(_reachable, status)
+                afar = _from_afar(handle, stream, follow=follow)
+                async for piece in afar if sealed is None else _from_capsule(sealed, name):
                     yield piece
                 return
             if status.final or not follow:
@@ -62,6 +66,23 @@ def is_here(settings: Settings, status: ExperimentStatus) -> bool:
     capsule = local_path(status.capsule) if status.capsule else None
     root = Workplace.of(settings.runs, status.tenant, status.request_id, 0).root
     return root.is_dir() or (capsule is not None and capsule.is_dir())
+
+
+def _reachable(status: ExperimentStatus) -> Capsule | None:
+    """Return the capsule of an experiment that has ended, if it is in reach."""
+    try:
+        return Capsule.open(status.capsule) if status.final and status.capsule else None
+    except CapsuleError:
+        return None
+
+
+async def _from_capsule(capsule: Capsule, name: str) -> AsyncIterator[bytes]:
+    logs = [entry.path for entry in capsule.manifest.files if entry.path.startswith("logs/")]
+    epochs = sorted(int(path.split("/")[1]) for path in logs if path.endswith(f"/{name}"))
+    for epoch in epochs:
+        chunks = capsule.objects.chunks(f"logs/{epoch}/{name}")
+        while chunk := await asyncio.to_thread(next, chunks, b""):
+            yield chunk
 
 
 async def _from_afar(

@@ -17,6 +17,7 @@ from temporal_fabric.activities.abandoned import sweep
 from temporal_fabric.connection import connect
 from temporal_fabric.errors import HostLockHeld
 from temporal_fabric.plugin import FabricPlugin
+from temporal_fabric.store import local_path, probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -50,6 +51,7 @@ async def serve(
 
     Raises:
         HostLockHeld: another worker serves this host.
+        StoreError: the store is elsewhere and does not do what the fabric needs.
         ServerUnavailable: no server answers.
     """
     plugin = FabricPlugin(settings)
@@ -57,6 +59,9 @@ async def serve(
     with _host_lock(settings) as lock:
         await lock()
         desk = plugin.desk
+        if local_path(desk.store.root) is None:
+            # A server that lets two writers own one name would break every promise below.
+            await asyncio.to_thread(probe, desk.store.objects)
         desk.search_attributes = await attributes.register(client)
         queues = [
             names.QUEUE,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.artifacts.servers import S3Server, WebServer
+from tests.artifacts.servers import WebServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -20,12 +19,3 @@ def web(tmp_path: Path) -> Iterator[WebServer]:
     found = WebServer(tmp_path)
     yield found
     found.close()
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    """An S3 server with one bucket, ``bucket``."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = S3Server(Path(folder))
-        yield found
-        found.close()

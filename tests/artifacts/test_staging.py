@@ -14,7 +14,7 @@ from temporal_fabric import ExecutionRequest
 from temporal_fabric.artifacts.staging import recorded_inputs, stage_in
 from temporal_fabric.config import ArtifactsConfig, Settings
 from temporal_fabric.errors import ArtifactFailed
-from temporal_fabric.store import FileStore
+from temporal_fabric.store import open_store
 from temporal_fabric.workplace import Workplace
 from tests.artifacts.servers import HOST
 from tests.bodies import shell
@@ -32,7 +32,7 @@ class Stager:
         self.place = Workplace.of(folder / "runs", "default", "a", 1)
         self.place.create()
         self.settings = Settings(home=folder, store=folder.as_uri())
-        self.store = FileStore(folder)
+        self.store = open_store(folder.as_uri())
         self.said: list[str] = []
 
     async def stage(self, *inputs: dict[str, Any], config: ArtifactsConfig | None = None) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from temporal_fabric.artifacts.local_files import chunks, opened_below
+from temporal_fabric.beneath import Measured
 from temporal_fabric.capsule.reading import Capsule
-from temporal_fabric.errors import ArtifactFailed, CapsuleError
+from temporal_fabric.errors import ArtifactFailed, CapsuleError, StoreError, TransientBackendError
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.states import Reason, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from temporal_fabric.capsule.manifest import Entry
     from temporal_fabric.store import Store
@@ -72,16 +70,16 @@ def read_output(upstream: Upstream, uri: str) -> Iterator[tuple[str, Iterator[by
     except CapsuleError as exc:
         raise ArtifactFailed(f"input not found: {uri}: {exc}") from exc
     for name, entry in files:
-        yield (name, _content(capsule.folder, entry, uri))
+        yield (name, _content(capsule, entry, uri))
 
 
-def _content(folder: Path, entry: Entry, uri: str) -> Iterator[bytes]:
-    digest = hashlib.sha256()
-    with opened_below(folder, entry.path) as fd:
-        for chunk in chunks(fd):
-            digest.update(chunk)
-            yield chunk
-    if digest.hexdigest() != entry.sha256:
+def _content(capsule: Capsule, entry: Entry, uri: str) -> Iterator[bytes]:
+    measured = Measured(entry.path)
+    try:
+        yield from measured.passing(capsule.objects.chunks(entry.path))
+    except StoreError as exc:
+        raise TransientBackendError(f"{uri}: {exc}") from exc
+    if measured.found != (entry.size, entry.sha256):
         raise ArtifactFailed(
             f"{uri}: {entry.path} is not what the capsule's manifest says",
             reason=Reason.INTEGRITY,

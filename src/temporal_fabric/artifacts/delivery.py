@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from temporal_fabric import durable
-from temporal_fabric.artifacts.local_files import chunks, opened_below
 from temporal_fabric.artifacts.s3 import Bucket, bucket_and_key
+from temporal_fabric.beneath import chunks, opened_below
 from temporal_fabric.errors import ArtifactFailed
 from temporal_fabric.states import Reason
 from temporal_fabric.store import local_path

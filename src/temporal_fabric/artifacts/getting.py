@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from temporal_fabric import durable
-from temporal_fabric.errors import CapsuleError
+from temporal_fabric.errors import CapsuleError, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def get_outputs(capsule: Capsule, to: Path, output: str | None = None) -> list[P
         rows = [(e.path, e) for e in capsule.manifest.files if e.path.startswith(_ARTIFACTS)]
         wanted = [(path.removeprefix(_ARTIFACTS), entry) for path, entry in rows]
     else:
-        last = capsule.output(output).name
+        last = capsule.output_path(output).rpartition("/")[2]
         wanted = [
             (f"{last}/{name}".rstrip("/"), entry) for name, entry in capsule.output_files(output)
         ]
@@ -43,14 +43,11 @@ def get_outputs(capsule: Capsule, to: Path, output: str | None = None) -> list[P
 
 
 def _copy(capsule: Capsule, entry: Entry, target: Path) -> Path:
-    aside = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = durable.copy_hashed(capsule.folder / entry.path, aside)
-        if found != (entry.size, entry.sha256):
-            aside.unlink()
-            raise CapsuleError(f"{entry.path}: content differs from the manifest; nothing copied")
-        aside.replace(target)
+        durable.write_hashed(capsule.objects.chunks(entry.path), target, entry.sha256)
+    except StoreError as exc:
+        raise CapsuleError(f"{entry.path}: nothing copied: {exc}") from exc
     except OSError as exc:
         raise CapsuleError(f"cannot copy {entry.path} to {target}: {exc.strerror}") from exc
     return target

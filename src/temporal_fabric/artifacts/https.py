@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from temporal_fabric.artifacts.addresses import judged_addresses
-from temporal_fabric.artifacts.transfer import CHUNK
+from temporal_fabric.beneath import CHUNK
 from temporal_fabric.errors import ArtifactFailed, TransientBackendError
 from temporal_fabric.requests.uris import mask_credentials, uri_fault
 

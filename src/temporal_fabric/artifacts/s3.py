@@ -1,28 +1,20 @@
-"""Objects of S3, and of servers that speak it.
-
-Credentials, region and endpoint are the worker's own environment (``AWS_...``), never the
-request's.
-"""
+"""Objects of S3, and of servers that speak it, as inputs and outputs."""
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from temporal_fabric.artifacts.transfer import CHUNK
+from temporal_fabric.beneath import CHUNK
 from temporal_fabric.errors import ArtifactFailed, TransientBackendError
 from temporal_fabric.states import Reason
+from temporal_fabric.store.bucket import connected, short
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from obstore.store import S3Store
-
-_RETRIES = 3
-_PATIENCE = timedelta(seconds=30)
 
 
 class Bucket:
@@ -90,18 +82,7 @@ class Bucket:
 
     def _store(self) -> S3Store:
         if self._opened is None:
-            from obstore.store import S3Store  # noqa: PLC0415
-
-            self._opened = S3Store(
-                self._name,
-                client_options={
-                    "timeout": "60s",
-                    "connect_timeout": "10s",
-                    # Options given here replace the environment's, this one too.
-                    "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",
-                },
-                retry_config={"max_retries": _RETRIES, "retry_timeout": _PATIENCE},
-            )
+            self._opened = connected(self._name)
         return self._opened
 
 
@@ -125,10 +106,6 @@ def _translated(uri: str, reason: Reason) -> Generator[None]:
         exceptions.InvalidPathError,
         exceptions.UnknownConfigurationKeyError,
     ) as exc:
-        raise ArtifactFailed(f"refused by the server: {uri}: {_short(exc)}", reason=reason) from exc
+        raise ArtifactFailed(f"refused by the server: {uri}: {short(exc)}", reason=reason) from exc
     except exceptions.BaseError as exc:
-        raise TransientBackendError(f"{uri}: {_short(exc)}") from exc
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).partition("\nDebug source")[0].split())[:300]
+        raise TransientBackendError(f"{uri}: {short(exc)}") from exc

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CHUNK = 1 << 20
-"""Bytes moved at once."""
-
 
 class TransferStopped(Exception):
     """The activity went away; its thread must not write any further."""

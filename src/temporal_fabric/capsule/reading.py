@@ -1,4 +1,4 @@
-"""Reading capsules, with the standard library alone."""
+"""Reading capsules, wherever they lie; those in folders with the standard library alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric import durable
+from temporal_fabric.beneath import Measured
 from temporal_fabric.capsule.manifest import MANIFEST, Entry, Manifest
 from temporal_fabric.display import table
-from temporal_fabric.errors import CapsuleError
-from temporal_fabric.store import local_path
+from temporal_fabric.errors import CapsuleError, StoreError
+from temporal_fabric.store import Objects, local_path, open_objects
 from temporal_fabric.workplace import output_path
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Capsule:
-    """A sealed capsule in a folder."""
+    """A sealed capsule, in a folder or in a bucket."""
 
-    folder: Path
+    objects: Objects
+    """Its files, by the names in the manifest."""
+
     manifest: Manifest
 
     @classmethod
@@ -34,22 +36,61 @@ class Capsule:
         """Open a sealed capsule.
 
         Args:
-            where: A ``file://`` URI such as ``result.capsule``, or a folder.
+            where: A ``file://`` or ``s3://`` URI such as ``result.capsule``, or a folder.
 
         Raises:
-            CapsuleError: there is no sealed capsule, or its scheme is not supported.
+            CapsuleError: there is no sealed capsule, or it is out of reach.
         """
-        folder = local_path(where) if isinstance(where, str) and "://" in where else where
-        if folder is None:
-            raise CapsuleError(f"cannot open this capsule from here [uri={where}]")
-        path = Path(folder)
+        uri = (
+            where if isinstance(where, str) and "://" in where else Path(where).absolute().as_uri()
+        )
         try:
-            data = (path / MANIFEST).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as exc:
+            objects = open_objects(uri)
+            data = objects.read(MANIFEST)
+        except StoreError as exc:
+            raise CapsuleError(f"cannot open the capsule from here: {exc}") from exc
+        if data is None:
+            raise CapsuleError(f"no sealed capsule [uri={uri}]: has the experiment ended?")
+        return cls(objects, Manifest.parse(data))
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        return self.objects.root
+
+    @property
+    def folder(self) -> Path:
+        """Its folder on this machine.
+
+        Raises:
+            CapsuleError: it lies in a bucket: `read` a file of it, or `get` outputs.
+        """
+        folder = local_path(self.uri)
+        if folder is None:
             raise CapsuleError(
-                f"no sealed capsule [path={path}]: has the experiment ended?"
-            ) from exc
-        return cls(path, Manifest.parse(data))
+                f"the capsule is not a folder of this machine [uri={self.uri}]: read() a file of "
+                "it, or copy its outputs with 'temporal-fabric get'"
+            )
+        return folder
+
+    @property
+    def where(self) -> str:
+        """Its folder on this machine, else its URI."""
+        return str(local_path(self.uri) or self.uri)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one file.
+
+        Raises:
+            CapsuleError: there is no such file, or it is out of reach.
+        """
+        try:
+            data = self.objects.read(name)
+        except StoreError as exc:
+            raise CapsuleError(f"cannot read {name}: {exc}") from exc
+        if data is None:
+            raise CapsuleError(f"no such file in the capsule [uri={self.uri}, file={name}]")
+        return data
 
     def output(self, name: str) -> Path:
         """Return the path of one output, a file or a folder.
@@ -59,9 +100,9 @@ class Capsule:
                 output folder.
 
         Raises:
-            CapsuleError: there is no such output.
+            CapsuleError: there is no such output, or the capsule lies in a bucket.
         """
-        return self.folder / _ARTIFACTS / self._output_path(name)
+        return self.folder / _ARTIFACTS / self.output_path(name)
 
     def output_files(self, name: str) -> list[tuple[str, Entry]]:
         """Return the files of one output with their names in it; ``""`` for a single file.
@@ -69,15 +110,16 @@ class Capsule:
         Raises:
             CapsuleError: there is no such output.
         """
-        path = f"{_ARTIFACTS}/{self._output_path(name)}"
+        path = f"{_ARTIFACTS}/{self.output_path(name)}"
         return [
             (entry.path.removeprefix(path).removeprefix("/"), entry)
             for entry in self.manifest.files
             if entry.path == path or entry.path.startswith(f"{path}/")
         ]
 
-    def _output_path(self, name: str) -> str:
-        request = json.loads((self.folder / "request.json").read_bytes())
+    def output_path(self, name: str) -> str:
+        """Return the path of one output below the output folder; see `output`."""
+        request = json.loads(self.read("request.json"))
         named = outputs_by_name(request)
         files = self._artifacts()
         path = named.get(name, name).strip("/")
@@ -94,25 +136,27 @@ class Capsule:
     @property
     def result(self) -> dict[str, Any]:
         """The run's terminal record."""
-        record: dict[str, Any] = json.loads((self.folder / "result.json").read_bytes())
+        record: dict[str, Any] = json.loads(self.read("result.json"))
         return record
 
     def _repr_html_(self) -> str:
         total = sum(entry.size for entry in self.manifest.files)
         files = [(entry.path, f"{entry.size} bytes") for entry in self.manifest.files]
-        title = f"capsule {self.folder}: {len(files)} files, {total} bytes"
+        title = f"capsule {self.where}: {len(files)} files, {total} bytes"
         return table(title, [*files[:_SHOWN], ("...", _more(len(files)))])
 
     def verify(self) -> list[str]:
         """Hash every file again; return what is missing or differs, empty where all is well."""
         wrong: list[str] = []
         for entry in self.manifest.files:
+            measured = Measured(entry.path)
             try:
-                size, digest = durable.hash_file(self.folder / entry.path)
-            except OSError as exc:
-                wrong.append(f"{entry.path}: {exc.strerror}")
+                for _ in measured.passing(self.objects.chunks(entry.path)):
+                    pass
+            except StoreError as exc:
+                wrong.append(f"{entry.path}: {exc}")
                 continue
-            if (size, digest) != (entry.size, entry.sha256):
+            if measured.found != (entry.size, entry.sha256):
                 wrong.append(f"{entry.path}: content differs from the manifest")
         return wrong
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +36,10 @@ def ls(shared: Context) -> None:
     heads = ("id", "epoch", "state", "reason", "sealed", "files", "bytes")
     rows = [
         (
-            f"{one.result['tenant']}/{one.result['request_id']}",
-            one.folder.name,
-            str(one.result["state"]),
-            str(one.result.get("reason") or ""),
+            f"{one.manifest.experiment['tenant']}/{one.manifest.experiment['request_id']}",
+            one.uri.rpartition("/")[2],
+            str(one.manifest.experiment["state"]),
+            str(one.manifest.experiment.get("reason") or ""),
             one.manifest.sealed_at[:19],
             str(len(one.manifest.files)),
             str(sum(entry.size for entry in one.manifest.files)),
@@ -62,7 +61,7 @@ def show(shared: Context, experiment: str) -> None:
     result = found.result
     click.secho(f"{result['state']}  ", bold=True, nl=False)
     click.echo(f"{result['tenant']}/{result['request_id']}  {result.get('message') or ''}".rstrip())
-    click.echo(f"  {result['started_at']} .. {result['ended_at']}  {found.folder}")
+    click.echo(f"  {result['started_at']} .. {result['ended_at']}  {found.where}")
     rows = [(entry.path, str(entry.size), entry.sha256[:16]) for entry in found.manifest.files]
     table("", ("file", "bytes", "sha256"), rows)
 
@@ -75,7 +74,7 @@ def verify(shared: Context, experiment: str) -> None:
     found = _find(shared.settings(), experiment)
     wrong = found.verify()
     if shared.json:
-        json_out({"capsule": found.folder.as_uri(), "ok": not wrong, "problems": wrong})
+        json_out({"capsule": found.uri, "ok": not wrong, "problems": wrong})
     else:
         for problem in wrong:
             say(problem, colour="red")
@@ -115,8 +114,8 @@ def query(shared: Context, sql: str, experiment: str | None) -> None:
 
 def _summary(found: Capsule) -> dict[str, Any]:
     fields = ("tenant", "request_id", "epoch", "state", "reason", "message", "backend")
-    return {name: found.result.get(name) for name in fields} | {
-        "capsule": found.folder.as_uri(),
+    return {name: found.manifest.experiment.get(name) for name in fields} | {
+        "capsule": found.uri,
         "sealed_at": found.manifest.sealed_at,
         "bytes": sum(entry.size for entry in found.manifest.files),
     }
@@ -124,41 +123,18 @@ def _summary(found: Capsule) -> dict[str, Any]:
 
 def _all(settings: Settings) -> list[Capsule]:
     """Return every sealed capsule of the store, newest first."""
-    from temporal_fabric.capsule.reading import Capsule  # noqa: PLC0415
-    from temporal_fabric.store import open_store  # noqa: PLC0415
+    from temporal_fabric.capsule.finding import find_capsules  # noqa: PLC0415
 
-    async def uris() -> list[str]:
-        store, found = open_store(settings.store), ["capsules"]
-        for _ in range(3):
-            found = [f"{key}/{name}" for key in found for name in await store.names(key)]
-        return [f"{store.root}/{key}" for key in found]
-
-    sealed: list[Capsule] = []
-    for uri in asyncio.run(uris()):
-        try:
-            sealed.append(Capsule.open(uri))
-        except CapsuleError:
-            continue  # not sealed yet
-    return sorted(sealed, key=lambda one: one.manifest.sealed_at, reverse=True)
+    return find_capsules(settings.store)
 
 
 def _find(settings: Settings, wanted: str) -> Capsule:
     """Return the newest capsule of an experiment, or the one behind a URI or a folder."""
+    from temporal_fabric.capsule.finding import find_capsules  # noqa: PLC0415
     from temporal_fabric.capsule.reading import Capsule  # noqa: PLC0415
 
     if "://" in wanted or Path(wanted, "manifest.toml").is_file():
         return Capsule.open(wanted if "://" in wanted else Path(wanted).absolute())
-    found = _all(settings)
-    if wanted == "last" and found:
+    if wanted == "last" and (found := _all(settings)):
         return found[0]
-    exact = [one for one in found if wanted in _names(one)]
-    near = exact or [one for one in found if _names(one)[0].startswith(wanted)]
-    if len({_names(one)[1] for one in near}) != 1:
-        many = "more than one experiment fits" if near else "no sealed capsule"
-        raise CapsuleError(f"{many} [id={wanted}]: 'temporal-fabric capsule ls' shows them")
-    return near[0]
-
-
-def _names(one: Capsule) -> tuple[str, str]:
-    request_id = str(one.result["request_id"])
-    return request_id, f"{one.result['tenant']}/{request_id}"
+    return find_capsules(settings.store, wanted)[0]

@@ -36,12 +36,14 @@ class FabricEnvironment:
     Args:
         home: A folder of the test's own; short, because a Unix socket lies below it.
         env: Variables of the worker, beside this process's own.
+        store: URI of the store; the home by default.
     """
 
-    def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Path, env: Mapping[str, str] | None = None, store: str = "") -> None:
         self.home = home
-        self.settings = Settings(home=home, store=home.as_uri())
+        self.settings = Settings(home=home, store=store or home.as_uri())
         self.env = {**os.environ, "FABRIC_HOME": str(home), **(env or {})}
+        self.env["FABRIC_STORE"] = self.settings.store
         self.env.pop("TEMPORAL_ADDRESS", None)
         self.server: DevServer | None = None
         self.worker: subprocess.Popen[bytes] | None = None
