@@ -1,1 +1,1 @@
-"""Certified flows: the library, without Temporal."""
+"""Tests of the certified-flow engine."""

@@ -1,1 +1,29 @@
-"""Certified flows: minimise an energy E = f + g, and know what the result is worth."""
+"""Certified flows: minimise an energy E = f + g, and know what the result is worth.
+
+A JAX library, usable without Temporal; ``pip install temporal-fabric[flows]``. Importing this
+package costs nothing, and importing a module that computes switches JAX to 64-bit types, since
+certificates are evaluated in float64 (`precision`).
+
+Who knows what, from the ground up:
+
+- `facts.Facts` is what an operator knows about itself *exactly*, as float64 numpy arrays on the
+  host: its Fourier symbol, its diagonal, its Kronecker factors, its matrix, a proved bound of
+  its norm, the shifts it commutes with. Certificates are computed from facts, never by running
+  the operator and hoping. Facts of sums and products follow by rules (`facts`), and what no rule
+  gives is None.
+- An operator (`operators.Operator`) is a frozen dataclass registered as a pytree: its arrays are
+  leaves, its shapes are static. ``matvec`` and ``adjoint`` are pure JAX functions; ``in_shape``,
+  ``out_shape``, ``dtype`` and ``facts()`` describe it. ``operators`` has the dense, diagonal,
+  sum and composition, ``convolutions`` the FFT and the separable one, ``differences`` the
+  gradient, ``own_operators`` the user's own with its adjoint test.
+- A transform (`transforms.Transform`) is an operator with an ``inverse`` and a declared
+  ``frame``; the frame decides which steps are allowed. ``wavelets``, ``fourier`` and
+  ``graph_wavelets`` have them.
+- A loss (`losses`) is elementwise and smooth, with bounds of its curvature and its conjugate. A
+  penalty (`penalties`) has a value, an exact prox and a conjugate.
+- A `energy.SmoothTerm` is weight * loss(A x), a `energy.QuadraticForm` is x'Qx/2 - b'x, a
+  `energy.NonsmoothTerm` is weight * penalty(K x). An `energy.Energy` holds both kinds. It is a
+  pytree too: weights, data and operators are arguments of the compiled programs, so that moving
+  lambda compiles nothing.
+- A state is a dict of named arrays, one for each slot.
+"""
