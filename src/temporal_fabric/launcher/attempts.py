@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, TypeVar
 
-from temporal_fabric.launcher import process
+from temporal_fabric.launcher import freezing, process
+from temporal_fabric.launcher.freezing import WallLimit
 from temporal_fabric.launcher.journal import log
 from temporal_fabric.launcher.protocol import (
     HOME_ENV,
@@ -65,6 +66,8 @@ class Attempt:
 
         self.reaped = False
 
+        self.freezing = asyncio.Lock()
+        self.wall = WallLimit(None, lambda: None)
         self.kill_at = float("inf")
         self.timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -139,6 +142,16 @@ class Supervisor:
                 if key not in self.live:
                     return await self._forbid(key)
 
+    async def freeze(self, key: str) -> LaunchRecord:
+        """Stop a live attempt's whole tree; return what is known of the key."""
+        attempt = self.live.get(key)
+        return await (freezing.freeze(attempt, self._pool) if attempt else self.query(key))
+
+    async def thaw(self, key: str) -> LaunchRecord:
+        """Let a live attempt's whole tree go on; return what is known of the key."""
+        attempt = self.live.get(key)
+        return await (freezing.thaw(attempt, self._pool) if attempt else self.query(key))
+
     async def forget(self, key: str) -> None:
         """Turn the record of an ended attempt into a tombstone."""
         async with self._locked(key):
@@ -177,6 +190,7 @@ class Supervisor:
             attempt = Attempt(spec, record, self._plant(spec.key))
         except OSError as exc:
             raise RefusedError(TRANSIENT, f"no control group [key={spec.key}]: {exc}") from exc
+        attempt.wall = WallLimit(spec.wall_s, lambda: self._stop(attempt, "wall", spec.grace_s))
         self.live[spec.key] = attempt
         try:
             await self._in_pool(lambda: self._records.write(record, durable=True, argv=spec.argv))
@@ -217,14 +231,12 @@ class Supervisor:
         return child
 
     async def _follow(self, attempt: Attempt, child: process.Child) -> None:
-        spec = attempt.spec
         try:
             attempt.error = await self._let_go(attempt, child)
         finally:
             attempt.tried.set()
-        if not attempt.error and spec.wall_s is not None and not attempt.reaped:
-            grace_s = spec.grace_s
-            attempt.arm("wall", spec.wall_s, lambda: self._stop(attempt, "wall", grace_s))
+        if not attempt.error and not attempt.reaped:
+            attempt.wall.go()
 
     async def _let_go(self, attempt: Attempt, child: process.Child) -> str:
         """Write the ``running`` record, release the child, return why it did not exec."""
@@ -258,6 +270,8 @@ class Supervisor:
             return
         if attempt.kill_at == float("inf") and grace_s > 0:
             self._spawn_task(self._ask(attempt))
+        attempt.wall.drop()
+        self._spawn_task(self._thaw(attempt))
         attempt.kill_at = kill_at
         attempt.arm("kill", grace_s, lambda: self._kill(attempt))
 
@@ -269,6 +283,10 @@ class Supervisor:
         # A stopped process would not hear it.
         await self._in_pool(lambda: attempt.tree.signal(SIGCONT))
 
+    async def _thaw(self, attempt: Attempt) -> None:
+        # What stands still hears no SIGTERM, and in version 1 no SIGKILL either.
+        await freezing.thaw(attempt, self._pool)
+
     def _kill(self, attempt: Attempt) -> None:
         if attempt.pid is not None:
             # Not reaped, so the pid is still the payload's; the rest follows its end.
@@ -276,10 +294,9 @@ class Supervisor:
 
     async def _finish(self, attempt: Attempt, status: int, rusage: struct_rusage) -> None:
         """Bring the rest of the tree down, then make the end durable, then tell."""
-        for name in ("wall", "kill"):
-            attempt.disarm(name)
+        attempt.disarm("kill")
+        attempt.wall.drop()
         await attempt.tried.wait()
-        attempt.disarm("wall")
         await self._clear(attempt)
         usage = await self._in_pool(attempt.tree.usage)
         record = _counted(attempt.record, usage, rusage)
@@ -308,6 +325,7 @@ class Supervisor:
             ended_at=time.time(),
             why=attempt.why,
             error=attempt.error or None,
+            frozen_at=None,
         )
         argv = attempt.spec.argv
         while True:

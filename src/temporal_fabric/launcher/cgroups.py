@@ -72,6 +72,14 @@ class Group:
         """Kill every process that is in the tree now."""
         kill_group(self._kill)
 
+    def freeze(self) -> bool:
+        """Stop every process of the tree; return whether all of them stand still."""
+        return freeze_group(self._kill)
+
+    def thaw(self) -> None:
+        """Let every process of the tree go on."""
+        thaw_group(self._kill)
+
     def empty(self) -> bool:
         """Return whether no process is left."""
         return group_empty(self._kill)
@@ -152,10 +160,31 @@ def kill_group(group: Path) -> None:
     if state.exists():
         _freeze(state)
     signal_group(group, signal.SIGKILL)
+    # SIGKILL does nothing to a frozen process of version 1.
+    thaw_group(group)
+
+
+def freeze_group(group: Path) -> bool:
+    """Stop every process of a group; return whether all of them stand still."""
+    state = group / "freezer.state"
     if state.exists():
-        # SIGKILL does nothing to a frozen process.
-        with suppress(OSError):
-            state.write_text("THAWED", encoding="ascii")
+        return _freeze(state)
+    deadline = time.monotonic() + _FREEZE_S
+    with suppress(OSError):
+        (group / "cgroup.freeze").write_text("1", encoding="ascii")
+        while time.monotonic() < deadline:
+            if "frozen 1" in (group / "cgroup.events").read_text(encoding="ascii"):
+                return True
+            time.sleep(0.002)
+    return False
+
+
+def thaw_group(group: Path) -> None:
+    """Let every process of a group go on."""
+    for name, word in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
+        if (group / name).exists():
+            with suppress(OSError):
+                (group / name).write_text(word, encoding="ascii")
 
 
 def group_empty(group: Path) -> bool:
@@ -178,15 +207,16 @@ def remove_group(group: Path) -> None:
         time.sleep(0.002)
 
 
-def _freeze(state: Path) -> None:
+def _freeze(state: Path) -> bool:
     deadline = time.monotonic() + _FREEZE_S
     with suppress(OSError):
         # While processes fork the freezer has to be told again and again.
         while time.monotonic() < deadline:
             state.write_text("FROZEN", encoding="ascii")
             if state.read_text(encoding="ascii").strip() == "FROZEN":
-                return
+                return True
             time.sleep(0.0005)
+    return False
 
 
 def _pids(group: Path) -> list[int]:

@@ -118,6 +118,20 @@ class LauncherClient:
         args = _keyed(key) | {"grace_s": grace_s}
         return _record(await self._call("terminate", args, extra_s=grace_s + _KILL_S))
 
+    async def freeze(self, key: str) -> LaunchRecord:
+        """Stop every process of a payload; its wall limit stands still as well.
+
+        Returns the record, with ``frozen_at`` where the payload is live. Idempotent.
+
+        Raises:
+            TransientBackendError: part of it does not stand still yet: call again.
+        """
+        return _record(await self._call("freeze", _keyed(key)))
+
+    async def thaw(self, key: str) -> LaunchRecord:
+        """Let a frozen payload go on; return the record. Idempotent."""
+        return _record(await self._call("thaw", _keyed(key)))
+
     async def forget(self, key: str) -> None:
         """Let the record become a tombstone, which refuses a restart for some days more.
 

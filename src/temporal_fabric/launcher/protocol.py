@@ -133,6 +133,11 @@ class LaunchRecord:
     error: str | None = None
     max_rss_bytes: int | None = None
     cpu_s: float | None = None
+    frozen_at: float | None = None
+    """Since when the whole tree stands still; None while it may run."""
+
+    frozen_s: float = 0.0
+    """Seconds it has stood still before; they do not count towards the wall limit."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as a JSON object."""

@@ -92,6 +92,8 @@ class Server:
             "query": self._query,
             "wait": self._wait,
             "terminate": self._terminate,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
             "forget": self._forget,
             "keys": self._keys,
             "shutdown": self._shutdown,
@@ -185,6 +187,12 @@ class Server:
 
     async def _terminate(self, args: dict[str, Any]) -> Mapping[str, Any]:
         return (await self._attempts.terminate(_key(args), float(args["grace_s"]))).as_dict()
+
+    async def _freeze(self, args: dict[str, Any]) -> Mapping[str, Any]:
+        return (await self._attempts.freeze(_key(args))).as_dict()
+
+    async def _thaw(self, args: dict[str, Any]) -> Mapping[str, Any]:
+        return (await self._attempts.thaw(_key(args))).as_dict()
 
     async def _forget(self, args: dict[str, Any]) -> Mapping[str, Any]:
         await self._attempts.forget(_key(args))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,8 @@ from temporal_fabric.launcher.protocol import HOME_ENV, KEY_ENV
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_FREEZE_S = 2.0
 
 
 class Tree(Protocol):
@@ -37,6 +40,14 @@ class Tree(Protocol):
 
     def kill(self) -> None:
         """Kill every process that is in the tree now."""
+        ...
+
+    def freeze(self) -> bool:
+        """Stop every process; return whether all of them stand still."""
+        ...
+
+    def thaw(self) -> None:
+        """Let every process go on."""
         ...
 
     def empty(self) -> bool:
@@ -60,6 +71,8 @@ class GroupTree:
         self._group.create()
         self.signal = self._group.signal
         self.kill = self._group.kill
+        self.freeze = self._group.freeze
+        self.thaw = self._group.thaw
         self.empty = self._group.empty
         self.usage = self._group.usage
         self.remove = self._group.remove
@@ -96,6 +109,19 @@ class MarkedTree:
         """See `Tree`."""
         self.signal(signal.SIGKILL)
 
+    def freeze(self) -> bool:
+        """See `Tree`."""
+        deadline = time.monotonic() + _FREEZE_S
+        while time.monotonic() < deadline:
+            # A process that forks while the scan passes may be missed once.
+            if not any(signal_marked(self._moves, signal.SIGSTOP) for _ in range(2)):
+                return True
+        return False
+
+    def thaw(self) -> None:
+        """See `Tree`."""
+        self.signal(signal.SIGCONT)
+
     def empty(self) -> bool:
         """See `Tree`."""
         # A process that forks while the scan passes may be missed once.
@@ -107,6 +133,10 @@ class MarkedTree:
 
     def remove(self) -> None:
         """See `Tree`."""
+
+    def _moves(self, pid: int) -> bool:
+        stat = syscalls.stat_fields(pid)
+        return stat is not None and stat[0] not in "Tt" and self._ours(pid)
 
     def _ours(self, pid: int) -> bool:
         environ = _environ(pid)
