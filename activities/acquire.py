@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
-from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.converter import value_to_type
@@ -23,6 +23,7 @@ from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.placement import place
+from temporal_fabric.adapters.contract import Pausing
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
 from temporal_fabric.requests import admit
@@ -80,7 +81,7 @@ class Acquire:
             raise unplaceable(answer)
         await self._dependencies.settled(request, info.workflow_id)
         await self._open(record, admission)
-        await self._desk.capacity(answer.backend).grant(info.workflow_id, request.priority)
+        await self._grant_place(answer.backend, info.workflow_id, request.priority, asked)
         epoch = await record.allocate(
             info.workflow_run_id, asked.number, answer.backend, workflow_id=info.workflow_id
         )
@@ -94,6 +95,30 @@ class Acquire:
             search_attributes=self._desk.search_attributes,
             prior=[PriorEpoch(known.epoch, known.backend) for known in unended],
             patience_s=self._desk.patience(epoch.backend),
+            pausable=isinstance(self._desk.backend(epoch.backend), Pausing),
+        )
+
+    async def _grant_place(
+        self, backend: str, key: str, priority: int, asked: AcquireInput
+    ) -> None:
+        """Wait for a place; one that came after the wait was called off is given back."""
+        place_ = self._desk.capacity(backend)
+        waited = await place_.grant(key, priority, asked.since)
+        if waited and await self._called_off():
+            place_.release(key)
+            await asyncio.Event().wait()  # until the cancellation arrives with a heartbeat
+
+    async def _called_off(self) -> bool:
+        """Ask the server whether this activity is cancelled: it knows before we are told."""
+        info = activity.info()
+        handle = activity.client().get_workflow_handle(
+            info.workflow_id or "", run_id=info.workflow_run_id
+        )
+        pending = (await handle.describe()).raw_description.pending_activities
+        return any(
+            known.activity_id == info.activity_id
+            and known.state == PendingActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
+            for known in pending
         )
 
     async def _finished(

@@ -214,6 +214,7 @@ class _Run:
             oom_kills=status.oom_kills,
             cpu_s=status.cpu_s,
             max_rss_bytes=status.max_rss_bytes,
+            paused_s=round(status.paused_s, 3),
             inputs=await asyncio.to_thread(recorded_inputs, self._place),
             collecting_at=self._collecting_at,
         )

@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from contextlib import suppress
 
 UNCLAIMED_S = 60.0
 """A granted place whose attempt does not come in this time was given up: cancelled, or lost."""
@@ -27,7 +28,7 @@ class Capacity:
         self.slots = slots
         self._running: set[str] = set()
         self._granted: dict[str, float] = {}
-        self._waiting: list[tuple[int, int, str]] = []
+        self._waiting: list[tuple[int, str, int, str]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
 
@@ -49,23 +50,35 @@ class Capacity:
     def position(self, key: str) -> int | None:
         """Return how many wait before ``key`` in this worker, or None where it does not wait."""
         order = sorted(self._waiting)
-        return next((i for i, entry in enumerate(order) if entry[2] == key), None)
+        return next((i for i, entry in enumerate(order) if entry[-1] == key), None)
 
-    async def grant(self, key: str, priority: int) -> None:
-        """Wait for a place: the most urgent first, then first come, first served."""
-        if key in self._running or key in self._granted:
-            return
-        entry = (-priority, next(self._order), key)
+    async def grant(self, key: str, priority: int, since: str = "") -> bool:
+        """Wait for a place: the most urgent first, then who has waited longest.
+
+        Args:
+            key: Who waits; one that has a place gets no second one.
+            priority: 1 to 10, 10 most urgent.
+            since: When its wait began, as a stamp: asking again keeps the place in line.
+
+        Returns:
+            Whether it had to wait.
+        """
+        waited = False
+        entry = (-priority, since, next(self._order), key)
         heapq.heappush(self._waiting, entry)
         try:
-            while not (self._free() and self._waiting[0] == entry):
+            while not self._has(key):
+                if self._free() and self._waiting[0] == entry:
+                    self._granted[key] = time.monotonic()
+                    break
+                waited = True
                 self._changed.clear()
                 await self._pause()
-            self._granted[key] = time.monotonic()
         finally:
             self._waiting.remove(entry)
             heapq.heapify(self._waiting)
             self._changed.set()
+        return waited
 
     def claim(self, key: str) -> None:
         """Take the place for a running attempt; an adopted one is never turned away."""
@@ -78,6 +91,9 @@ class Capacity:
         self._running.discard(key)
         self._changed.set()
 
+    def _has(self, key: str) -> bool:
+        return key in self._running or key in self._granted
+
     def _free(self) -> bool:
         oldest = time.monotonic() - UNCLAIMED_S
         self._granted = {key: at for key, at in self._granted.items() if at > oldest}
@@ -85,7 +101,8 @@ class Capacity:
 
     async def _pause(self) -> None:
         # The limit lets given-up grants expire while nothing else happens.
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout=5.0)
-        except TimeoutError:
-            return
+        # Not `wait_for`: in Python 3.11 it swallows a cancellation that meets a set event, as
+        # it does when a worker that stops cancels many waiters at once.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self._changed.wait()

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,6 +129,11 @@ class JobStatus:
     ended_at: float | None = None
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
+    paused: bool = False
+    """Whether the whole job stands still."""
+
+    paused_s: float = 0.0
+    """Seconds it has stood still; they do not count towards the wall limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,4 +230,24 @@ class Adapter(Protocol):
 
     async def aclose(self) -> None:
         """Release connections; jobs go on."""
+        ...
+
+
+@runtime_checkable
+class Pausing(Protocol):
+    """What an adapter has besides, where its jobs can stand still and go on."""
+
+    async def pause(self, key: AttemptKey) -> JobStatus:
+        """Let the whole job stand still: no processor time, memory and processes kept.
+
+        The wall limit stands still as well. Idempotent; a job that has ended is returned as
+        it is. `Adapter.terminate` ends a paused job like any other.
+
+        Raises:
+            TransientBackendError: part of the job does not stand still yet: call again.
+        """
+        ...
+
+    async def resume(self, key: AttemptKey) -> JobStatus:
+        """Let a paused job go on. Idempotent."""
         ...

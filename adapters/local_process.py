@@ -122,6 +122,16 @@ class LocalProcessAdapter:
         await asyncio.to_thread(resolving.remove, str(key))
         return status
 
+    async def pause(self, key: AttemptKey) -> JobStatus:
+        """See `Pausing.pause`."""
+        client = await self._launcher()
+        return _status(await client.freeze(str(key)))
+
+    async def resume(self, key: AttemptKey) -> JobStatus:
+        """See `Pausing.resume`."""
+        client = await self._launcher()
+        return _status(await client.thaw(str(key)))
+
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`."""
         client = await self._launcher()
@@ -191,6 +201,8 @@ def _status(record: LaunchRecord) -> JobStatus:
         ended_at=record.ended_at,
         cpu_s=record.cpu_s,
         max_rss_bytes=record.max_rss_bytes,
+        paused=record.frozen_at is not None,
+        paused_s=record.frozen_s,
     )
 
 

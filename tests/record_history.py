@@ -1,6 +1,6 @@
-"""Record the histories that `test_replay` replays: ``python -m tests.record_history``.
+"""Record the histories that `test_replay` replays: ``python -m tests.record_history SHAPE...``.
 
-Run it when a new shape of a workflow is released, and keep the older files.
+Run it for the shapes that a change adds, and keep the older files: they are what replays.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "cancelled": shell("sleep 60", limits={"grace_s": 0.5}),
         "refused": shell("true", backends=["elsewhere"]),
         "told-by-result": shell("true"),
+        "paused": shell("sleep 5"),
     }
 
 
-async def record(folder: Path) -> list[Path]:
-    """Run one experiment of each shape and write its history; return the files."""
+async def record(folder: Path, wanted: list[str]) -> list[Path]:
+    """Run one experiment of each wanted shape and write its history; return the files."""
     home = Path(tempfile.mkdtemp(prefix="fab"))
     environment = FabricEnvironment(home, {"FABRIC_HOST_ID": "host"})
     environment.start_server()
@@ -46,8 +47,11 @@ async def record(folder: Path) -> list[Path]:
         client = await connect(environment.settings, address=environment.address)
         fabric = Fabric(client, environment.settings)
         for shape, body in _shapes().items():
+            if shape not in wanted:
+                continue
             handle = await fabric.submit(body | {"id": shape}, check=False)
-            await _end(handle, cancel=shape == "cancelled")
+            await _steer(handle, shape)
+            await _end(handle)
             history = await handle.workflow.fetch_history()
             path = folder / f"{__version__}-{shape}.json"
             path.write_text(_portable(history.to_json()))
@@ -65,11 +69,23 @@ def _portable(text: str) -> str:
     return text
 
 
-async def _end(handle: ExperimentHandle, *, cancel: bool) -> None:
-    while cancel and (await handle.status()).state != "RUNNING":
+async def _reaches(handle: ExperimentHandle, state: str) -> None:
+    while (await handle.status()).state != state:
         await asyncio.sleep(0.1)
-    if cancel:
+
+
+async def _steer(handle: ExperimentHandle, shape: str) -> None:
+    """Do to a running experiment what its shape is about."""
+    if shape == "cancelled":
+        await _reaches(handle, "RUNNING")
         await handle.cancel()
+    elif shape == "paused":
+        await _reaches(handle, "RUNNING")
+        await handle.pause()
+        await handle.resume()
+
+
+async def _end(handle: ExperimentHandle) -> None:
     try:
         await handle.result()
     except FabricError as exc:
@@ -77,5 +93,5 @@ async def _end(handle: ExperimentHandle, *, cancel: bool) -> None:
 
 
 if __name__ == "__main__":
-    for file in asyncio.run(record(FOLDER)):
+    for file in asyncio.run(record(FOLDER, sys.argv[1:] or list(_shapes()))):
         print(file)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from temporal_fabric import Capsule, ExperimentFailed
+from temporal_fabric import Capsule, ExperimentFailed, Fabric
+from temporal_fabric.connection import connect
 from temporal_fabric.launcher import LauncherClient
 from tests.bodies import REPORTER, shell
 
 if TYPE_CHECKING:
-    from temporal_fabric import Fabric
     from temporal_fabric.testing.environment import FabricEnvironment
     from temporal_fabric.testing.evidence import EvidenceLedger
 
@@ -219,6 +219,24 @@ async def test_a_worker_whose_server_is_gone_still_leaves_with_zero(
     env.start_worker()
     assert env.server is not None
     env.server.kill()
+
+    code = await asyncio.to_thread(env.stop_worker)
+
+    assert code == 0
+
+
+async def test_a_worker_stops_in_time_while_many_wait(own_environment: FabricEnvironment) -> None:
+    """Experiments that wait for a place keep no worker from leaving with 0."""
+    env = own_environment
+    env.start_worker(FABRIC_SLOTS="1")
+    fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
+    first = await fabric.submit(shell("sleep 60"))
+    async with asyncio.timeout(30):
+        while (await first.status()).state != "RUNNING":
+            await asyncio.sleep(0.1)
+    for _ in range(5):
+        await fabric.submit(shell("true"))
+    await asyncio.sleep(1)
 
     code = await asyncio.to_thread(env.stop_worker)
 

@@ -30,10 +30,10 @@ async def test_recorded_history_replays(path: Path) -> None:
 
 
 def test_every_shape_is_there() -> None:
-    """Success, failure after a retry, cancellation and refusal are recorded."""
+    """Every way through the workflow that was ever released is recorded."""
     shapes = {path.stem.partition("-")[2] for path in HISTORIES}
 
-    assert shapes >= {"succeeded", "failed-after-retry", "cancelled", "refused"}
+    assert shapes >= {"succeeded", "failed-after-retry", "cancelled", "refused", "paused"}
 
 
 async def test_a_planted_reorder_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,22 @@ from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 
 from temporal_fabric import names
-from temporal_fabric.messages import AbsentInput, AttemptInput, AttemptResult, Grant, Sealed
+from temporal_fabric.messages import (
+    AbsentInput,
+    AttemptInput,
+    AttemptResult,
+    ControlAnswer,
+    ControlInput,
+    Grant,
+    Sealed,
+)
 
 if TYPE_CHECKING:
     from temporal_fabric.messages import AcquireInput, SealInput
 
 FOREVER = timedelta(days=3650)
 HEARTBEAT = timedelta(seconds=10)
+CONTROL_LIMIT = timedelta(seconds=60)
 
 STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
 PATIENT = RetryPolicy(
@@ -65,6 +74,21 @@ def attempt(grant: Grant, number: int) -> workflow.ActivityHandle[AttemptResult]
             priority_key=names.temporal_priority(grant.priority), fairness_key=grant.tenant
         ),
         summary=f"epoch {grant.epoch} on {grant.backend}",
+    )
+
+
+def control(grant: Grant, action: str) -> workflow.ActivityHandle[ControlAnswer]:
+    """Act on the live payload of a grant, beside its attempt."""
+    return workflow.start_activity(
+        names.ACTIVITY_CONTROL,
+        ControlInput(grant.tenant, grant.request_id, grant.epoch, grant.backend, action),
+        task_queue=names.backend_queue(grant.backend),
+        result_type=ControlAnswer,
+        start_to_close_timeout=CONTROL_LIMIT,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+        summary=f"{action} epoch {grant.epoch} on {grant.backend}",
     )
 
 

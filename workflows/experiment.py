@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
     from temporal_fabric.states import FREE_RETRIES, Reason, State
     from temporal_fabric.workflows import calls
     from temporal_fabric.workflows.decisions import back_off_s, retried
+    from temporal_fabric.workflows.pausing import check_pause
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.supervision import Supervision
@@ -83,6 +84,8 @@ class Experiment:
         if standing.grant is None or update.epoch != standing.grant.epoch:
             return  # a superseded attempt has nothing to say
         standing.native_id = update.native_id
+        if standing.state == State.PAUSED and update.state == State.RUNNING:
+            return  # a new worker has adopted the payload, which stands still all the same
         if update.state in {State.RUNNING, State.COLLECTING}:
             standing.move(State(update.state), at=update.at)
 
@@ -96,6 +99,50 @@ class Experiment:
         """Return how every ended attempt ended."""
         return self._standing.attempts
 
+    @workflow.update(name=names.UPDATE_PAUSE)
+    async def pause(self) -> dict[str, Any]:
+        """Let the experiment stand still: in line, between attempts, or its payload itself.
+
+        While it is PREPARING the answer comes at once, and it is paused as soon as it runs.
+
+        Raises:
+            ApplicationError: E_CONFLICT; it cannot be paused, or has ended before it was.
+        """
+        return await self._granted(paused=True)
+
+    @pause.validator
+    def _check_pause(self) -> None:
+        check_pause(self._standing)
+
+    @workflow.update(name=names.UPDATE_RESUME)
+    async def resume(self) -> dict[str, Any]:
+        """Let the experiment go on where it stood still; nothing where it does not.
+
+        Raises:
+            ApplicationError: E_CONFLICT; it has ended before it could go on.
+        """
+        return await self._granted(paused=False)
+
+    async def _granted(self, *, paused: bool) -> dict[str, Any]:
+        """Change the wish, and return when it is so."""
+        standing, wishes = self._standing, self._wishes
+        wishes.paused, wishes.refused = paused, ""
+        settled = {State.PREPARING} if paused else set[State]()
+        await workflow.wait_condition(
+            lambda: (
+                (standing.state == State.PAUSED) is paused
+                or standing.state in settled
+                or standing.state.final
+                or wishes.cancelled
+                or wishes.paused is not paused
+            )
+        )
+        if wishes.refused:
+            raise ApplicationError(wishes.refused, type="E_CONFLICT")
+        if paused and (standing.state.final or wishes.cancelled):
+            raise ApplicationError("it ended before it could be paused", type="E_CONFLICT")
+        return standing.as_dict()
+
     async def _life(self, body: Any) -> ExperimentResult:
         standing = self._standing
         try:
@@ -107,6 +154,8 @@ class Experiment:
             result = await self._seal(result, body)
         standing.move(State(result.state), result.reason, at=result.ended_at)
         standing.publish(result)
+        # Who asked for something gets an answer before the workflow closes.
+        await workflow.wait_condition(workflow.all_handlers_finished)
         return result
 
     async def _until_decided(self, placement: Placement) -> ExperimentResult:
@@ -125,9 +174,10 @@ class Experiment:
             if not retried(grant, ended, counted):
                 return standing.result(State.FAILED, ended)
             standing.move(State.RETRYING, ended.reason)
-            await self._wishes.pause_for(
+            await self._wishes.time(
                 timedelta(seconds=back_off_s(grant.retry, len(standing.attempts))),
                 f"back off after {ended.reason}",
+                standing,
             )
 
     async def _seal(self, result: ExperimentResult, body: Any) -> ExperimentResult:

@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from temporal_fabric import names
+from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AcquireInput, Grant
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
@@ -15,6 +16,8 @@ from temporal_fabric.workflows.decisions import pool_of, refusal
 from temporal_fabric.workflows.wishes import CancelRequested
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
 
@@ -44,9 +47,14 @@ class Placement:
             number=self.number,
             memo_digest=workflow.memo_value(names.MEMO_DIGEST, "", type_hint=str),
             retry_of=workflow.memo_value(names.MEMO_RETRY_OF, "", type_hint=str),
+            since=stamp(workflow.now()),
             reset=info.run_id != info.first_execution_run_id,
         )
-        grant = await self.ask(request)
+        grant = None
+        while grant is None:
+            # Paused, it asks for nothing; `since` keeps its place in line.
+            await self._wishes.stand_still(self._standing)
+            grant = await self._asked(request, lambda: self._wishes.paused)
         self._standing.placed(grant)
         return grant
 
@@ -57,13 +65,24 @@ class Placement:
             ApplicationError: the request is refused.
             CancelRequested: a person cancelled while it waited.
         """
+        answer = None
+        while answer is None:
+            answer = await self._asked(request, lambda: False)
+        return answer
+
+    async def _asked(self, request: AcquireInput, enough: Callable[[], bool]) -> Grant | None:
+        """Ask once; None where it was called off because it is `enough`."""
         handle = calls.acquire(self._pool, request)
         try:
-            await self._wishes.until(handle.done)
-            return handle.result()
+            await self._wishes.until(lambda: handle.done() or enough())
         except CancelRequested:
             handle.cancel()
             raise
+        if not handle.done():
+            handle.cancel()
+            return None
+        try:
+            return handle.result()
         except ActivityError as exc:
             self._standing.move(State.FAILED, Reason.REFUSED)
             raise refusal(exc) from exc

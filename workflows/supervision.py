@@ -13,6 +13,7 @@ from temporal_fabric.messages import AcquireInput, AttemptResult
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
 from temporal_fabric.workflows.decisions import host_did_not_answer
+from temporal_fabric.workflows.pausing import watched
 from temporal_fabric.workflows.wishes import CancelRequested
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ class Supervision:
         """Wait for the attempt; None means its host did not take it, and it is offered again."""
         handle = calls.attempt(self._grant, self._placement.number)
         try:
-            await self._wishes.until(handle.done)
-            return handle.result()
+            return await watched(handle, self._grant, self._standing, self._wishes)
         except CancelRequested:
             handle.cancel()
             raise

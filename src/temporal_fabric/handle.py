@@ -32,6 +32,7 @@ from temporal_fabric.requests import admit
 from temporal_fabric.shapes import is_rows, is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.status import ExperimentStatus, read_status
+from temporal_fabric.steering import ask
 from temporal_fabric.values import returned
 
 if TYPE_CHECKING:
@@ -192,6 +193,36 @@ class ExperimentHandle:
             await self.workflow.cancel()
         except RPCError as exc:
             raise self._missing(exc) from exc
+
+    async def pause(self) -> ExperimentStatus:
+        """Let the experiment stand still; return where it stands.
+
+        In line it keeps its place and gets none; a running payload is frozen, whole, and its
+        wall limit with it; between attempts the next one waits. A second pause changes nothing.
+
+        Raises:
+            RequestRejected: E_CONFLICT; it has ended, is about to, or its backend cannot.
+            ServerUnavailable: no worker took it.
+            ExperimentNotFound: there is no such experiment.
+        """
+        return await self._asked(names.UPDATE_PAUSE)
+
+    async def resume(self) -> ExperimentStatus:
+        """Let a paused experiment go on; return where it stands.
+
+        Raises:
+            RequestRejected: E_CONFLICT; it has ended.
+            ServerUnavailable: no worker took it.
+            ExperimentNotFound: there is no such experiment.
+        """
+        return await self._asked(names.UPDATE_RESUME)
+
+    async def _asked(self, update: str, *args: Any) -> ExperimentStatus:
+        try:
+            await ask(self.workflow, update, *args)
+        except RPCError as exc:
+            raise self._missing(exc) from exc
+        return await self.status()
 
     async def result(self) -> ExperimentResult:
         """Wait for the end and return the result.

@@ -58,6 +58,9 @@ class Grant:
     """Whether the namespace knows our search attributes."""
 
     prior: list[PriorEpoch] = field(default_factory=list[PriorEpoch])
+    pausable: bool = False
+    """Whether the backend can let a running payload stand still."""
+
     recorded: ExperimentResult | None = None
     """The result of an earlier, finished run of the same request: nothing is to be done."""
 
@@ -77,6 +80,9 @@ class AcquireInput:
 
     retry_of: str = ""
     """Run id whose recorded failure this run retries on purpose."""
+
+    since: str = ""
+    """When this wait for a place began; it keeps its place in line however often it asks."""
 
     reset: bool = False
     """Whether this run came from a reset, and so repeats what is recorded on purpose."""
@@ -145,6 +151,9 @@ class AttemptResult:
     oom_kills: int = 0
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
+    paused_s: float = 0.0
+    """Seconds it stood still; they do not count towards the wall limit."""
+
     outputs: list[OutputFile] = field(default_factory=list[OutputFile])
     inputs: list[InputFile] = field(default_factory=list[InputFile])
     collecting_at: str = ""
@@ -170,6 +179,29 @@ class AbsentInput:
     epoch: int
     backend: str
     grace_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlInput:
+    """Act on the live payload of one epoch."""
+
+    tenant: str
+    request_id: str
+    epoch: int
+    backend: str
+    action: str
+    """``pause`` or ``resume``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlAnswer:
+    """What is so after `control`."""
+
+    live: bool
+    """False where the payload has ended, or never was."""
+
+    paused: bool
+    at: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,17 @@ ACTIVITY_ENSURE_ABSENT = "ensure_absent"
 ACTIVITY_SEAL = "seal"
 ACTIVITY_PLAN = "plan"
 ACTIVITY_READ = "read"
+ACTIVITY_CONTROL = "control"
+
+ACTION_PAUSE = "pause"
+ACTION_RESUME = "resume"
+"""What `control` is asked to do."""
 
 SIGNAL_ATTEMPT = "attempt"
 QUERY_STATUS = "status"
 QUERY_ATTEMPTS = "attempts"
+UPDATE_PAUSE = "pause"
+UPDATE_RESUME = "resume"
 
 QUEUE = "fabric"
 """Workflows and light activities."""

@@ -108,6 +108,7 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.absence import EnsureAbsent  # noqa: PLC0415
         from temporal_fabric.activities.acquire import Acquire  # noqa: PLC0415
         from temporal_fabric.activities.attempt import Attempt  # noqa: PLC0415
+        from temporal_fabric.activities.control import Control  # noqa: PLC0415
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
         from temporal_fabric.activities.seal import Seal  # noqa: PLC0415
@@ -122,6 +123,7 @@ class FabricPlugin(SimplePlugin):
                 EnsureAbsent(self.desk).ensure_absent,
                 Seal(self.desk).seal,
                 Read(self.desk).read,
+                Control(self.desk).control,
             ]
         return []
 

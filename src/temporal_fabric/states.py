@@ -65,7 +65,7 @@ MOVES: dict[State, frozenset[State]] = {
     | {State.COLLECTING, State.RETRYING, State.PAUSED, State.HELD, State.SUCCEEDED},
     State.COLLECTING: _ENDS | {State.SUCCEEDED, State.RETRYING, State.HELD},
     State.RETRYING: _ENDS | {State.QUEUED, State.PREPARING, State.PAUSED},
-    State.PAUSED: _ENDS | {State.QUEUED, State.RUNNING, State.RETRYING},
+    State.PAUSED: _ENDS | {State.QUEUED, State.RUNNING, State.RETRYING, State.COLLECTING},
     State.HELD: _ENDS | {State.QUEUED, State.COLLECTING, State.RETRYING, State.SUCCEEDED},
     State.CANCELLING: frozenset({State.CANCELED}),
     State.SUCCEEDED: frozenset(),

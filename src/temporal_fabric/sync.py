@@ -90,6 +90,14 @@ class SyncHandle:
         """Ask for cancellation."""
         self._loop.run(self.handle.cancel())
 
+    def pause(self) -> ExperimentStatus:
+        """Let the experiment stand still; return where it stands."""
+        return self._loop.run(self.handle.pause())
+
+    def resume(self) -> ExperimentStatus:
+        """Let it go on; return where it stands."""
+        return self._loop.run(self.handle.resume())
+
 
 class SyncTask(Generic[P, R]):
     """A function that runs as an experiment when it is called, and returns its value."""

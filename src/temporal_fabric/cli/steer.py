@@ -1,0 +1,58 @@
+"""``pause``, ``resume``: steering an experiment that has not ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from temporal_fabric.cli.context import Context, common, run
+from temporal_fabric.cli.output import json_out
+from temporal_fabric.console import say
+from temporal_fabric.states import State
+
+if TYPE_CHECKING:
+    from temporal_fabric.status import ExperimentStatus
+
+
+def _report(shared: Context, status: ExperimentStatus, next_: str = "") -> None:
+    if shared.json:
+        json_out(status)
+        return
+    click.echo(f"{status.tenant}/{status.request_id} {status.state} {status.reason}".rstrip())
+    if next_:
+        say(f"next: temporal-fabric {next_} {status.request_id}")
+
+
+@click.command(epilog="\b\nExamples:\n  temporal-fabric pause last\n  temporal-fabric resume last")
+@click.argument("experiment")
+@common
+def pause(shared: Context, experiment: str) -> None:
+    """Let EXPERIMENT stand still: no place while queued, no processor time while it runs.
+
+    A running payload keeps its memory, its processes and its place; its wall limit stands
+    still, its deadline does not. Cancelling a paused experiment works as always.
+    """
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            status = await (await fabric.find(experiment)).pause()
+        _report(shared, status, "resume" if status.state == State.PAUSED else "status")
+        if status.state != State.PAUSED:
+            say("note: not paused yet; it will be as soon as its payload runs and its host answers")
+
+    run(work())
+
+
+@click.command(epilog="\b\nExamples:\n  temporal-fabric resume last")
+@click.argument("experiment")
+@common
+def resume(shared: Context, experiment: str) -> None:
+    """Let a paused EXPERIMENT go on, as the same processes and from its place in line."""
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            status = await (await fabric.find(experiment)).resume()
+        _report(shared, status, "logs -f")
+
+    run(work())

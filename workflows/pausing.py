@@ -1,0 +1,88 @@
+"""Letting a running payload stand still: the wish, and what the backend makes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from temporal_fabric import names
+from temporal_fabric.states import State
+from temporal_fabric.workflows import calls
+
+if TYPE_CHECKING:
+    from temporalio import workflow
+
+    from temporal_fabric.messages import AttemptResult, Grant
+    from temporal_fabric.workflows.standing import Standing
+    from temporal_fabric.workflows.wishes import Wishes
+
+_REFUSED = {
+    State.COLLECTING: "its payload has ended and its outputs are being collected",
+    State.CANCELLING: "it is being cancelled",
+}
+
+
+def check_pause(standing: Standing) -> None:
+    """Refuse a pause that could not take effect.
+
+    Raises:
+        ApplicationError: E_CONFLICT, with the reason.
+    """
+    why = _REFUSED.get(standing.state, "it has ended" if standing.state.final else "")
+    grant = standing.grant
+    if not why and grant is not None and not grant.pausable and standing.state in _PLACED:
+        why = f"{grant.backend} cannot let a payload stand still"
+    if why:
+        raise ApplicationError(f"it cannot be paused: {why}", type="E_CONFLICT")
+
+
+_PLACED = frozenset({State.PREPARING, State.RUNNING})
+
+
+async def watched(
+    handle: workflow.ActivityHandle[AttemptResult],
+    grant: Grant,
+    standing: Standing,
+    wishes: Wishes,
+) -> AttemptResult:
+    """Wait for the end of an attempt; let its payload stand still and go on as wished.
+
+    Raises:
+        ActivityError: the attempt ended by an error.
+        CancelRequested: a person cancelled; the attempt is not awaited.
+    """
+    while True:
+        await wishes.until(lambda: handle.done() or _differs(standing, wishes))
+        if handle.done():
+            return handle.result()
+        await _act(handle, grant, standing, wishes)
+
+
+def _differs(standing: Standing, wishes: Wishes) -> bool:
+    wanted = State.PAUSED if wishes.paused else State.RUNNING
+    return standing.state in {State.RUNNING, State.PAUSED} and standing.state != wanted
+
+
+async def _act(
+    handle: workflow.ActivityHandle[AttemptResult],
+    grant: Grant,
+    standing: Standing,
+    wishes: Wishes,
+) -> None:
+    paused = wishes.paused
+    control = calls.control(grant, names.ACTION_PAUSE if paused else names.ACTION_RESUME)
+    await wishes.until(lambda: control.done() or handle.done())
+    if not control.done():
+        control.cancel()
+        return
+    try:
+        answer = control.result()
+    except ActivityError as exc:
+        wishes.paused, wishes.refused = not paused, str(exc.cause or exc)
+        return
+    if answer.live and answer.paused == paused:
+        standing.move(State.PAUSED if paused else State.RUNNING, at=answer.at)
+    else:
+        # The payload has ended meanwhile, so the attempt is about to say how.
+        await wishes.until(lambda: handle.done() or wishes.paused != paused)
