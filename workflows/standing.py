@@ -43,7 +43,7 @@ class Standing:
         The result of an older worker names no time of collecting: it sent both signals.
         """
         self.attempts.append(ended)
-        if ended.collecting_at and ended.started_at:
+        if ended.collecting_at and ended.started_at and self.state == State.PREPARING:
             self._enter(State.RUNNING, at=ended.started_at)
         if ended.collecting_at:
             self.move(State.COLLECTING, at=ended.collecting_at)
