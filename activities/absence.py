@@ -13,6 +13,7 @@ from temporalio import activity
 from temporal_fabric import names
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.adapters.contract import AttemptKey
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AbsentInput
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class EnsureAbsent:
         async with beating():
             adapter = self._desk.backend(asked.backend)
             key = AttemptKey(asked.tenant, asked.request_id, asked.epoch)
+            reach(FailPoint.ABSENCE_ASKED)
             await adapter.terminate(key, asked.grace_s)
+            reach(FailPoint.ABSENCE_PROVEN)
             await self._desk.record(asked.tenant, asked.request_id).mark_ended(
                 asked.epoch, "terminated"
             )

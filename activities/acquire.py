@@ -25,6 +25,7 @@ from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.placement import place
 from temporal_fabric.adapters.contract import Pausing
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
 from temporal_fabric.requests import admit
 from temporal_fabric.states import Reason, State
@@ -80,11 +81,14 @@ class Acquire:
         if not answer.backend:
             raise unplaceable(answer)
         await self._dependencies.settled(request, info.workflow_id)
+        reach(FailPoint.ACQUIRE_PLACED)
         await self._open(record, admission)
+        reach(FailPoint.ACQUIRE_OPENED)
         await self._grant_place(answer.backend, info.workflow_id, request.priority, asked)
         epoch = await record.allocate(
             info.workflow_run_id, asked.number, answer.backend, workflow_id=info.workflow_id
         )
+        reach(FailPoint.ACQUIRE_ALLOCATED)
         capsule = await self._capsule(record, info.workflow_run_id)
         unended = [known for known in await record.unended() if known.epoch < epoch.epoch]
         return replace(

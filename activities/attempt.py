@@ -35,6 +35,7 @@ from temporal_fabric.artifacts.staging import recorded_inputs, stage_in
 from temporal_fabric.clock import from_unix, now
 from temporal_fabric.environments import prepare
 from temporal_fabric.errors import PermanentBackendError, StaleEpoch
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AttemptInput, AttemptResult, AttemptUpdate
 from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.requests.models import ExecutionRequest
@@ -136,7 +137,9 @@ class _Run:
                     request, self._place, self._desk.settings, self._desk.store, self._say
                 )
                 around = await prepare(request, self._environments, self._place, self._say)
+                reach(FailPoint.ATTEMPT_STAGED)
                 await self._adapter.submit(self._spec(request, around))
+                reach(FailPoint.ATTEMPT_SUBMITTED)
                 await self._desk.observer.started(request.kind, self._asked.backend)
             except PermanentBackendError as exc:
                 return await self._ended(JobStatus(Phase.ENDED), exc.reason, str(exc))
@@ -165,16 +168,20 @@ class _Run:
             status = await self._adapter.wait(handle, _BRIEF_S)
         if status.phase is Phase.RUNNING and self._started_at is not None:
             await self._tell(State.RUNNING, from_unix(self._started_at))
+            reach(FailPoint.ATTEMPT_RUNNING)
         while status.phase is Phase.RUNNING:
             status = await self._adapter.wait(handle, _LOOK_S)
         return status
 
     async def _collect(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
+        reach(FailPoint.ATTEMPT_ENDED)
         await self._fence()
         self._state, self._collecting_at = State.COLLECTING, now()
         async with self._telling_if_long(State.COLLECTING, self._collecting_at):
             await asyncio.to_thread(scrub, self._place, request, self._desk.settings.secrets)
-            return await self._judged(request, status)
+            ended = await self._judged(request, status)
+        reach(FailPoint.ATTEMPT_COLLECTED)
+        return ended
 
     async def _judged(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
         if status.phase is Phase.LOST or status.reason:

@@ -17,6 +17,7 @@ from temporal_fabric.activities.recording import catch_up
 from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.capsule.writing import CapsuleWriter
 from temporal_fabric.errors import RequestRejected
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import ExperimentResult, Sealed, SealInput
 from temporal_fabric.requests import admit
 from temporal_fabric.workplace import Workplace
@@ -88,8 +89,10 @@ async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) ->
     sealed, outcome = await deliver_and_seal(desk, writer, result, body, run)
     if await record.outcome(run["run_id"]) is None:
         await record.record_outcome(run["run_id"], outcome)
+        reach(FailPoint.SEAL_RECORDED)
         await desk.observer.ended(outcome, next(iter(body["payload"])), run)
     await _free(desk, record, result)
+    reach(FailPoint.SEAL_FREED)
     return sealed
 
 

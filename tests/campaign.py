@@ -31,6 +31,13 @@ PARTS: dict[str, list[str]] = {
         "random_instants",
         "--timeout=3000",
     ],
+    "a death at every fail point": [
+        "-m",
+        "pytest",
+        "-q",
+        "tests/test_fault_points.py",
+        "--timeout=3000",
+    ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
     "admission fuzz, a million bodies": [
         "-m",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.capsule.manifest import MANIFEST, Entry, Manifest
 from temporal_fabric.clock import now
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import Sealed
 from temporal_fabric.recorder.merging import merge
 from temporal_fabric.states import Reason, State
@@ -87,7 +88,9 @@ class CapsuleWriter:
         record = asdict(result)
         await self._put("result.json", _json(record))
         manifest = Manifest(_experiment(result, run), tuple(self._entries), now()).dump()
+        reach(FailPoint.CAPSULE_WRITTEN)
         await self._store.replace(f"{self._key}/{MANIFEST}", manifest)
+        reach(FailPoint.CAPSULE_SEALED)
         return (_sealed(uri, manifest, record), record)
 
     async def _put_logs(self, result: ExperimentResult, epoch: int) -> None:

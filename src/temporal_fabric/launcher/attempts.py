@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, TypeVar
 
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.launcher import freezing, process
 from temporal_fabric.launcher.freezing import WallLimit
 from temporal_fabric.launcher.journal import log
@@ -201,7 +202,9 @@ class Supervisor:
             await self._end(attempt, record)
             return attempt.record
         try:
+            reach(FailPoint.LAUNCHER_INTENT)
             child = self._fork(attempt)
+            reach(FailPoint.LAUNCHER_FORKED)
         except OSError as exc:
             await self._take_back(attempt)
             raise RefusedError(TRANSIENT, f"no process [key={spec.key}]: {exc}") from exc
@@ -256,7 +259,9 @@ class Supervisor:
             attempt.record = running
         except OSError as exc:
             error = f"the record cannot be written: {exc}"
+        reach(FailPoint.LAUNCHER_RECORDED)
         child.release(run=not error and host_pid is not None)
+        reach(FailPoint.LAUNCHER_RELEASED)
         return await child.error() or error
 
     def _stop(self, attempt: Attempt, why: str, grace_s: float) -> None:
@@ -328,6 +333,7 @@ class Supervisor:
             frozen_at=None,
         )
         argv = attempt.spec.argv
+        reach(FailPoint.LAUNCHER_ENDED)
         while True:
             try:
                 await self._in_pool(lambda: self._records.write(record, durable=True, argv=argv))
@@ -337,6 +343,7 @@ class Supervisor:
                 await asyncio.sleep(_RETRY_S)
             else:
                 break
+        reach(FailPoint.LAUNCHER_TOLD)
         await self._in_pool(attempt.tree.remove)
         attempt.record = record
         del self.live[record.key]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from temporal_fabric import failpoints
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError
 from temporal_fabric.launcher.link import Link, LinkLostError
 from temporal_fabric.launcher.protocol import PROTOCOL, LaunchRecord, LaunchSpec, check_key
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _STARTER = Path(__file__).with_name("starter.py")
-_PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+_PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", failpoints.FOLDER_ENV)
 _PASSED_PREFIX = "FABRIC_LAUNCHER_"
 """The launcher keeps its environment for life; payloads get theirs from their spec alone."""
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.recorder import segments
 from temporal_fabric.recorder.lines import MARK, LineRefused, Row, note, read_line
 from temporal_fabric.recorder.sources import Piece, read_piece
@@ -103,6 +104,7 @@ class Recorder:
         cursor = self._cursor.copy()
         cursor.final = final
         try:
+            reach(FailPoint.RECORDER_READ)
             table = segments.from_rows(self._epoch, self._rows)
             if not segments.seal(self._folder, self._number + 1, table, cursor):
                 # Another supervisor of this attempt, one that slept or woke, was faster.
@@ -113,6 +115,7 @@ class Recorder:
                 self._tell("recorder", problem=str(exc))
             self._trouble = str(exc)
             return False
+        reach(FailPoint.RECORDER_SEALED)
         self._cursor, self._number, self._trouble = cursor, self._number + 1, ""
         self._rows = []
         self._sealed = time.monotonic()

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,15 @@ def _serve(address: str, path: str) -> None:
             row = {**line, "pid": pid, "start": _start_time(pid), "at": time.time()}
             os.write(ledger, json.dumps(row).encode() + b"\n")
             os.fsync(ledger)
-            connection.sendall(b"k")
+            with suppress(OSError):
+                connection.sendall(b"k")
 
 
 def _start_time(pid: int) -> int:
-    stat = Path(f"/proc/{pid}/stat").read_text()
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return 0  # killed while it reported
     return int(stat.rpartition(")")[2].split()[19])
 
 
