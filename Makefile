@@ -23,6 +23,7 @@ demo: $(READY)  ## Three experiments; the worker is killed in the middle, all of
 	@$(BIN)/temporal-fabric demo
 
 test: $(READY)  ## Every test, on real servers and processes.
+	@sh tests/backends/setup.sh
 	@echo "==> tests: real Temporal server, real processes; some minutes"
 	@$(BIN)/python -m pytest
 

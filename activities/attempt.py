@@ -186,15 +186,13 @@ class _Run:
     async def _judged(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
         if status.phase is Phase.LOST or status.reason:
             return await self._ended(status, status.reason or Reason.LOST, status.message)
-        if status.signal is not None:
-            name = signal.Signals(status.signal).name
-            return await self._ended(status, Reason.SIGNAL, f"the payload was killed by {name}")
-        if status.exit_code != 0:
-            message = f"the payload exited with code {status.exit_code}"
-            return await self._ended(status, Reason.EXIT_CODE, message)
+        end, message = _end_of(status)
         if status.oom_kills:
-            message = "a process of the payload was killed for memory, though it exited with 0"
+            # Also where the program carried on without the process: its result lacks a part.
+            message = f"a process of the payload was killed for memory; {message}"
             return await self._ended(status, Reason.OOM, message)
+        if end:
+            return await self._ended(status, end, message)
         try:
             limit = request.limits.output_bytes
             found = await asyncio.to_thread(self._place.collect, _declared(request), limit)
@@ -276,6 +274,15 @@ class _Run:
                 tenant=asked.tenant, request_id=asked.request_id, number=asked.number
             ),
         )
+
+
+def _end_of(status: JobStatus) -> tuple[str, str]:
+    """Return the reason of an end that the payload chose itself, empty for success."""
+    if status.signal is not None:
+        name = signal.Signals(status.signal).name
+        return (Reason.SIGNAL, f"the payload was killed by {name}")
+    reason = Reason.EXIT_CODE if status.exit_code else ""
+    return (reason, f"the payload exited with code {status.exit_code}")
 
 
 def _declared(request: ExecutionRequest) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ async def _verdict(request: ExecutionRequest, name: str, desk: Desk) -> BackendV
         ok=verdict.ok,
         reasons=list(verdict.reasons),
         changes=[shortfall.change for shortfall in verdict.shortfalls],
+        codes=[shortfall.code for shortfall in verdict.shortfalls],
         used=desk.capacity(name).used,
         slots=adapter.slots,
     )

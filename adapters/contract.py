@@ -51,6 +51,9 @@ class Shortfall:
     change: str
     """The smallest change of the request, or of the backend, that would mend it."""
 
+    code: str = ""
+    """Code of the error contract, where a more precise one than E_NO_BACKEND fits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -19,8 +19,11 @@ from temporal_fabric.adapters.contract import (
     Verdict,
 )
 from temporal_fabric.adapters.local_command import local_command
+from temporal_fabric.adapters.local_isolation import isolated, lacking_isolation, level_of
 from temporal_fabric.adapters.local_secrets import lacking, with_secrets
 from temporal_fabric.adapters.local_verdict import local_verdict
+from temporal_fabric.isolation.abilities import Abilities, of_launcher
+from temporal_fabric.isolation.rules import NONE, SANDBOX, read_rules
 from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec
 from temporal_fabric.secrets import resolving
 from temporal_fabric.states import Reason
@@ -66,6 +69,7 @@ class LocalProcessAdapter:
         self._config = config
         self._settings = settings
         self._name = f"{config.name}@{host}"
+        self._rules = read_rules(config.options, config.name)
         self._client: LauncherClient | None = None
         self._connecting = asyncio.Lock()
 
@@ -81,16 +85,30 @@ class LocalProcessAdapter:
     async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
         """See `Adapter.can_fulfill`."""
         verdict = local_verdict(request, self._config.labels)
-        return Verdict.of(*verdict.shortfalls, *lacking(request, self._settings.secrets))
+        shortfalls = [*verdict.shortfalls, *lacking(request, self._settings.secrets)]
+        if request.payload.process or request.payload.python:
+            able = await self._abilities(level_of(request, self._rules))
+            shortfalls += lacking_isolation(request, self._rules, able)
+        return Verdict.of(*shortfalls)
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
         client = await self._launcher()
-        record = await client.start(await asyncio.to_thread(self._launch, attempt))
+        able = await self._abilities(level_of(attempt.request, self._rules))
+        record = await client.start(await asyncio.to_thread(self._launch, attempt, able))
         return JobHandle(attempt.key, _native_id(record))
 
-    def _launch(self, attempt: AttemptSpec) -> LaunchSpec:
-        return with_secrets(_launch_spec(attempt), attempt.request, self._settings.secrets)
+    def _launch(self, attempt: AttemptSpec, able: Abilities) -> LaunchSpec:
+        spec = with_secrets(_launch_spec(attempt), attempt.request, self._settings.secrets)
+        return isolated(spec, attempt, self._settings.home, self._rules, able)
+
+    async def _abilities(self, level: str) -> Abilities:
+        """Return what this host can hold; at the lowest level nobody needs to be asked."""
+        if level == NONE:
+            return Abilities()
+        client = await self._launcher()
+        info, sandbox = await client.info(), level == SANDBOX
+        return await asyncio.to_thread(of_launcher, info, self._rules, sandbox=sandbox)
 
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
@@ -142,6 +160,7 @@ class LocalProcessAdapter:
         """See `Adapter.inventory`."""
         client = await self._launcher()
         live = await client.keys()
+        able = await self._abilities(SANDBOX)
         return Inventory(
             name=self._name,
             kind=KIND,
@@ -149,7 +168,7 @@ class LocalProcessAdapter:
             slots=self.slots,
             running=len(live),
             labels=dict(self._config.labels),
-            detail=await client.info(),
+            detail=await client.info() | {"isolation": able.summary()},
         )
 
     async def aclose(self) -> None:
@@ -215,8 +234,6 @@ def _end(record: LaunchRecord) -> tuple[str, str]:
     if record.why in _WHY:
         reason, message = _WHY[record.why]
         return (reason, f"{message}: {record.error}" if record.error else message)
-    if record.signal is not None and record.oom_kills:
-        return (Reason.OOM, "killed by the kernel: out of memory")
     return ("", "")
 
 

@@ -61,11 +61,6 @@ def _payload(request: ExecutionRequest) -> Iterator[Shortfall]:
             )
     yield from _inputs(process, request.kind)
     yield from _outputs(process, request.kind)
-    if process.isolation not in {None, "none"}:
-        yield Shortfall(
-            f"isolation {process.isolation!r} cannot be enforced here (E_ISOLATION)",
-            f"set /payload/{request.kind}/isolation to 'none'",
-        )
 
 
 def _inputs(process: ProcessPayload | PythonPayload, kind: str) -> Iterator[Shortfall]:

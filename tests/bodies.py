@@ -13,7 +13,8 @@ REPORTER = [sys.executable, "-S", "-E", "-c", REPORT]
 
 def process(*command: str, **more: Any) -> dict[str, Any]:
     """Return a body that runs a command; ``more`` replaces top-level fields."""
-    settings = {key: more.pop(key) for key in ("env", "outputs", "workdir") if key in more}
+    names = ("env", "inputs", "outputs", "workdir", "isolation", "network")
+    settings = {key: more.pop(key) for key in names if key in more}
     return {
         "id": f"t-{secrets.token_hex(4)}",
         "payload": {"process": {"command": list(command), **settings}},
@@ -33,6 +34,7 @@ def shell(script: str, **more: Any) -> dict[str, Any]:
 
 def function(code: str, *args: Any, **more: Any) -> dict[str, Any]:
     """Return a body that calls the function ``main`` of a few lines of Python."""
-    settings = {key: more.pop(key) for key in ("kwargs", "env", "outputs") if key in more}
+    names = ("kwargs", "env", "outputs", "isolation")
+    settings = {key: more.pop(key) for key in names if key in more}
     call = {"entry_point": "code.py:main", "source": code.splitlines(), "args": list(args)}
     return {"id": f"t-{secrets.token_hex(4)}", "payload": {"python": call | settings}, **more}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import pytest_asyncio
 from docs.reference import make_reference
 from temporal_fabric.states import Reason, State
 from temporal_fabric.testing.environment import FabricEnvironment
+from tests.backends import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KILLS_THE_WORKER = "docs/how-to/survive-a-restart.md"
+NEEDS = {"docs/how-to/limit-a-payload.md": ("bubblewrap", "bwrap")}
+"""Pages that need a backend of the tests: its name, and its program."""
 _LIMIT_S = 60
 
 _FENCE = re.compile(
@@ -148,6 +152,9 @@ async def test_a_page_does_what_it_says(
     page: Path, sessions: dict[Path, asyncio.Task[str]]
 ) -> None:
     """Every command and every example of a page runs, in the page's order."""
+    backend, program = NEEDS.get(_name(page), ("", ""))
+    if program and shutil.which(program) is None:
+        missing(backend, f"there is no {program}")
     said = await sessions[page]
 
     assert "Traceback" not in said, said

@@ -15,13 +15,17 @@ from temporalio.service import RPCError
 from temporal_fabric import attributes, durable, names
 from temporal_fabric.connection import connect
 from temporal_fabric.devserver import read_server_info
-from temporal_fabric.errors import FabricError
+from temporal_fabric.errors import FabricError, PermanentBackendError
+from temporal_fabric.isolation.abilities import YES, able_here
+from temporal_fabric.isolation.rules import read_rules
 from temporal_fabric.observability.checks import Check, watching
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
     from temporal_fabric.config import Settings
+    from temporal_fabric.isolation.abilities import Abilities
+    from temporal_fabric.isolation.rules import Rules
 
 _LOW_DISK = 0.05
 
@@ -33,6 +37,7 @@ async def examine(
 ) -> list[Check]:
     """Look at everything the fabric needs; never raises, every trouble is a check."""
     checks = [_python(), *_home(settings), _store(settings), *watching(settings)]
+    checks += await _isolation(settings)
     try:
         client = await connect(settings, address=address, namespace=namespace)
     except FabricError as exc:
@@ -73,6 +78,32 @@ def _store(settings: Settings) -> Check:
         what, _, remedy = str(exc).rpartition("; ")
         return Check("store", "fail", what or remedy, remedy if what else "set 'store' anew")
     return Check("store", "ok", f"{objects.root}: written, created once, read, listed, deleted")
+
+
+async def _isolation(settings: Settings) -> list[Check]:
+    """Say for each local backend which levels of isolation this host can hold."""
+    found: list[Check] = []
+    for backend in settings.backends:
+        if backend.kind != "local":
+            continue
+        name = "isolation" if len(settings.backends) == 1 else f"isolation {backend.name}"
+        try:
+            rules = read_rules(backend.options, backend.name)
+        except PermanentBackendError as exc:
+            found.append(Check(name, "fail", str(exc)))
+            continue
+        found.append(_levels(name, rules, await able_here(settings.launcher, rules)))
+    return found
+
+
+def _levels(name: str, rules: Rules, able: Abilities) -> Check:
+    levels = able.summary()
+    works = ", ".join(level for level, answer in levels.items() if answer == YES)
+    text = f"{works}; a request that names none gets {rules.isolation}"
+    lacking = {answer: level for level, answer in levels.items() if answer != YES}
+    remedy = "; ".join(f"no {level}: {why}" for why, level in lacking.items())
+    demanded = levels[rules.isolation] != YES
+    return Check(name, "fail" if demanded else "warn" if lacking else "ok", text, remedy)
 
 
 async def _server(client: Client, settings: Settings) -> list[Check]:

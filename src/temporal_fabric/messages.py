@@ -279,6 +279,9 @@ class BackendVerdict:
     changes: list[str] = field(default_factory=list[str])
     """For each reason the smallest change that would mend it."""
 
+    codes: list[str] = field(default_factory=list[str])
+    """For each reason the error code that fits it; empty stands for E_NO_BACKEND."""
+
     used: int = 0
     slots: int | None = None
     """Places in all; None where the backend has a queue of its own."""

@@ -12,23 +12,31 @@ if TYPE_CHECKING:
 
     from temporal_fabric.messages import BackendVerdict, PlanAnswer
 
+_PATH = "/requirements"
+_PATHS = {"E_ISOLATION": "/payload"}
+"""What of a request a refusal is about."""
+
 
 def nearest_change(verdicts: Sequence[BackendVerdict]) -> str:
     """Return the fewest changes that would make one backend fit, or an empty text."""
-    refusing = [verdict for verdict in verdicts if not verdict.ok]
-    if not refusing:
-        return ""
-    nearest = min(refusing, key=lambda verdict: len(verdict.changes))
-    return f"for {nearest.backend}: {'; '.join(nearest.changes)}"
+    nearest = _nearest(verdicts)
+    return f"for {nearest.backend}: {'; '.join(nearest.changes)}" if nearest else ""
 
 
 def unplaceable(answer: PlanAnswer) -> RequestRejected:
-    """Return E_NO_BACKEND with every backend's verdict and the nearest change."""
+    """Return the refusal with every backend's verdict and the nearest change.
+
+    Its code is E_NO_BACKEND, or a more precise one where that is all that stands between the
+    request and the backend that comes nearest.
+    """
     verdicts = "; ".join(f"{v.backend}: {', '.join(v.reasons)}" for v in answer.verdicts)
     message = f"no configured backend could ever run this. {verdicts or 'None is configured'}."
     if answer.nearest_change:
         message += f" The nearest change that would fit, {answer.nearest_change}"
-    return RequestRejected([Problem("E_NO_BACKEND", "/requirements", message)])
+    nearest = _nearest(answer.verdicts)
+    codes = set(nearest.codes) if nearest else set[str]()
+    code = codes.pop() if len(codes) == 1 else ""
+    return RequestRejected([Problem(code or "E_NO_BACKEND", _PATHS.get(code, _PATH), message)])
 
 
 def waits_for(live: Mapping[str, Any]) -> str:
@@ -42,3 +50,8 @@ def waits_for(live: Mapping[str, Any]) -> str:
     if live.get("reason") == Reason.WAITING_FOR_CAPACITY:
         return f"waits for a place on {live['backend']}, {live['ahead']} ahead of it"
     return ""
+
+
+def _nearest(verdicts: Sequence[BackendVerdict]) -> BackendVerdict | None:
+    refusing = [verdict for verdict in verdicts if not verdict.ok]
+    return min(refusing, key=lambda verdict: len(verdict.changes), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -12,7 +12,9 @@ from temporal_fabric.errors import BackendUnknown
 from tests.launcher.place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+P = TypeVar("P", bound=Place)
 
 KINDS = ("pidns", "pidns-v1", "pidns-none", "userns", "plain", "plain-none")
 
@@ -39,7 +41,7 @@ async def every_place(
     folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> AsyncIterator[Place]:
     """A home whose launcher is forced into one mode and one kind of control group."""
-    async for found in _forced(folder, monkeypatch, str(request.param)):
+    async for found in forced(folder, monkeypatch, str(request.param), Place):
         yield found
 
 
@@ -48,17 +50,20 @@ async def either_place(
     folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> AsyncIterator[Place]:
     """A home on the most and on the least able host: for what depends little on the kind."""
-    async for found in _forced(folder, monkeypatch, str(request.param)):
+    async for found in forced(folder, monkeypatch, str(request.param), Place):
         yield found
 
 
-async def _forced(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> AsyncIterator[Place]:
+async def forced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, make: Callable[[Path], P]
+) -> AsyncIterator[P]:
+    """Yield a home whose launcher is forced into one mode and one kind of control group."""
     mode, _, groups = kind.partition("-")
     monkeypatch.setenv("FABRIC_LAUNCHER_MODE", mode)
     monkeypatch.setenv("FABRIC_LAUNCHER_CGROUP", groups)
     if kind in _missing:
         pytest.skip(_missing[kind])
-    found = Place(folder)
+    found = make(folder)
     try:
         client = await found.connect()
     except BackendUnknown as exc:

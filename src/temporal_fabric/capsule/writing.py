@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import ExperimentResult
     from temporal_fabric.store import Store
 
+_STREAMS = ("stdout.log", "stderr.log")
 _LOGS = (
-    "stdout.log",
-    "stderr.log",
+    *_STREAMS,
     "error.txt",
     "telemetry.jsonl",
     "rejected.jsonl",
@@ -97,7 +97,7 @@ class CapsuleWriter:
         place = Workplace.of(self._runs, result.tenant, result.request_id, epoch)
         for name in _LOGS:
             source = place.folder / name
-            if source.is_file() and not source.is_symlink():
+            if _is_kept(source):
                 await self._put_file(f"logs/{epoch}/{name}", source)
 
     async def _put_tables(self, result: ExperimentResult) -> None:
@@ -146,6 +146,13 @@ def failed(result: ExperimentResult, reason: str, message: str) -> ExperimentRes
         message=message,
         timeline=[*before, replace(last, state=State.FAILED, reason=reason)],
     )
+
+
+def _is_kept(log: Path) -> bool:
+    """Return whether a log goes into the capsule: of what nobody wrote to, the streams alone."""
+    if not log.is_file() or log.is_symlink():
+        return False
+    return log.name in _STREAMS or log.stat().st_size > 0
 
 
 def _sealed(uri: str, manifest: bytes, record: Mapping[str, Any]) -> Sealed:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from temporal_fabric.launcher.cgroups import Usage
     from temporal_fabric.launcher.records import Records
+    from temporal_fabric.launcher.sandboxed import Report
     from temporal_fabric.launcher.trees import Tree
 
 _T = TypeVar("_T")
@@ -66,6 +67,8 @@ class Attempt:
         """In the launcher's namespace; None before the fork and after the reaping."""
 
         self.reaped = False
+        self.report: Report | None = None
+        """Where a sandbox tells the payload's true end."""
 
         self.freezing = asyncio.Lock()
         self.wall = WallLimit(None, lambda: None)
@@ -96,7 +99,7 @@ class Supervisor:
         self,
         identity: Identity,
         records: Records,
-        plant: Callable[[str], Tree],
+        plant: Callable[[LaunchSpec], Tree],
         around: process.Surroundings,
         pool: Executor,
     ) -> None:
@@ -188,7 +191,7 @@ class Supervisor:
             spec.key, "intent", boot_id=identity.boot_id, incarnation=identity.incarnation
         )
         try:
-            attempt = Attempt(spec, record, self._plant(spec.key))
+            attempt = Attempt(spec, record, self._plant(spec))
         except OSError as exc:
             raise RefusedError(TRANSIENT, f"no control group [key={spec.key}]: {exc}") from exc
         attempt.wall = WallLimit(spec.wall_s, lambda: self._stop(attempt, "wall", spec.grace_s))
@@ -228,7 +231,7 @@ class Supervisor:
         env = spec.env | {KEY_ENV: spec.key, HOME_ENV: self._identity.home}
         child = process.spawn(spec, env, attempt.tree.groups(), self._around)
         # No await since the fork: the reaper cannot have seen the child yet.
-        attempt.pid = child.pid
+        attempt.pid, attempt.report = child.pid, child.report
         self._pids[child.pid] = attempt
         attempt.tree.created(child.pid)
         return child
@@ -305,6 +308,9 @@ class Supervisor:
         await self._clear(attempt)
         usage = await self._in_pool(attempt.tree.usage)
         record = _counted(attempt.record, usage, rusage)
+        if attempt.report is not None:
+            status, failure = attempt.report.outcome(status)
+            attempt.error = attempt.error or failure
         code = os.waitstatus_to_exitcode(status)
         if attempt.error:
             attempt.why = "exec"

@@ -1,8 +1,8 @@
 """Control groups, where the kernel and our rights permit: version 2, version 1 or both mixed.
 
 One group per attempt below one base per home, beside the launcher's own group so that limits
-set from outside go on to hold. Groups are for killing whole trees and for counting; nothing is
-limited here.
+set from outside go on to hold. Groups are for killing whole trees, for counting, and for the
+limits that an attempt asks for.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from temporal_fabric.launcher import limits as held
+
+if TYPE_CHECKING:
+    from temporal_fabric.launcher.limits import Limits
 
 V1, V2, NONE = "v1", "v2", "none"
 CHOICE_ENV = "FABRIC_LAUNCHER_CGROUP"
@@ -41,28 +47,50 @@ class Bases:
     kill: Path | None = None
     memory: Path | None = None
     cpu: Path | None = None
+    """Where version 1 counts processor time."""
+
+    quota: Path | None = None
+    """Where processor time is limited."""
+
+    pids: Path | None = None
 
     def folders(self) -> list[Path]:
         """Return the distinct folders, that for killing first."""
-        found = [base for base in (self.kill, self.memory, self.cpu) if base is not None]
-        return list(dict.fromkeys(found))
+        return _distinct(self.kill, self.memory, self.cpu, self.quota, self.pids)
+
+    def needed(self, limits: Limits) -> list[Path]:
+        """Return the folders that an attempt with these limits needs.
+
+        Raises:
+            ValueError: a limit has no controller here.
+        """
+        return _distinct(self.kill, self.memory, self.cpu, *held.folders(self, limits))
 
 
 class Group:
     """The control groups of one attempt."""
 
-    def __init__(self, bases: Bases, key: str) -> None:
+    def __init__(self, bases: Bases, key: str, limits: Limits) -> None:
         if bases.kill is None:
             raise ValueError("no control groups here")
-        self._bases = bases
+        self._bases, self._limits = bases, limits
         self._name = _PREFIX + key
-        self.folders = [base / self._name for base in bases.folders()]
+        self.folders = [base / self._name for base in bases.needed(limits)]
         self._kill = bases.kill / self._name
 
     def create(self) -> None:
-        """Make the groups."""
-        for folder in self.folders:
-            folder.mkdir(exist_ok=True)
+        """Make the groups and write the limits.
+
+        Raises:
+            OSError: the kernel refuses a group or a limit.
+        """
+        try:
+            for folder in self.folders:
+                folder.mkdir(exist_ok=True)
+            held.write(self._bases, self._name, self._limits)
+        except OSError:
+            self.remove()
+            raise
 
     def signal(self, number: int) -> None:
         """Send a signal to every process of the tree."""
@@ -115,9 +143,12 @@ def detect(name: str, choice: str = "") -> Bases:
         found = Bases(V1 if kill else NONE, kill, None, _base("cpuacct", name, mounts, own))
     if found.kill is None:
         return Bases()
-    if found.memory is None:
-        memory = _base("memory", name, mounts, own, "memory.oom_control")
-        found = Bases(found.version, found.kill, memory, found.cpu)
+    found = replace(
+        found,
+        memory=found.memory or _base("memory", name, mounts, own, "memory.oom_control"),
+        quota=found.quota or _base("cpu", name, mounts, own, "cpu.cfs_quota_us"),
+        pids=found.pids or _base("pids", name, mounts, own, "pids.max"),
+    )
     return found if _joinable(found) else Bases()
 
 
@@ -207,6 +238,10 @@ def remove_group(group: Path) -> None:
         time.sleep(0.002)
 
 
+def _distinct(*folders: Path | None) -> list[Path]:
+    return list(dict.fromkeys(folder for folder in folders if folder is not None))
+
+
 def _freeze(state: Path) -> bool:
     deadline = time.monotonic() + _FREEZE_S
     with suppress(OSError):
@@ -235,13 +270,20 @@ def _detect_v2(name: str, mounts: dict[str, tuple[str, Path]], own: dict[str, st
     if kill is None:
         return Bases()
     # Refused where our own group has processes and is not the root: then nothing is counted.
-    for folder in (kill.parent, kill):
-        with suppress(OSError):
-            (folder / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    for controller in ("memory", "cpu", "pids"):
+        for folder in (kill.parent, kill):
+            with suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
     if not _has(kill, "cgroup.kill"):
         remove_group(kill)
         return Bases()
-    return Bases(V2, kill, kill if _has(kill, "memory.events") else None)
+    return Bases(
+        V2,
+        kill,
+        memory=kill if _has(kill, "memory.events") else None,
+        quota=kill if _has(kill, "cpu.max") else None,
+        pids=kill if _has(kill, "pids.max") else None,
+    )
 
 
 def _base(

@@ -151,7 +151,7 @@ class LauncherClient:
 
         ``mode`` (pidns, userns, plain), ``cgroup`` (v1, v2, none), ``pid``, ``incarnation``,
         ``tree_kill`` (certain, best effort), ``version`` of its protocol, ``outdated`` when
-        that is older than this client's.
+        that is older than this client's; and what `limits.held` says.
         """
         found = await self._call("hello", {})
         return found | {"outdated": int(found["version"]) < PROTOCOL}

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from temporal_fabric.launcher import syscalls
+from temporal_fabric.launcher import limits, sandboxed, syscalls
+from temporal_fabric.launcher.protocol import HOME_ENV, KEY_ENV
+from temporal_fabric.launcher.sandboxed import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +45,11 @@ class Surroundings:
 class Child:
     """The launcher's end of a forked child."""
 
-    def __init__(self, pid: int, err: int, go: int) -> None:
+    def __init__(self, pid: int, err: int, go: int, report: Report | None) -> None:
         self.pid = pid
+        self.report = report
+        """Tells the true end of a payload in a sandbox, whose own end the child's is not."""
+
         self.start_time = syscalls.start_time(pid)
         self._err, self._go = err, go
         self._reader = asyncio.StreamReader()
@@ -84,6 +89,7 @@ def spawn(
     """
     err_read, err_write = os.pipe()
     go_read, go_write = os.pipe()
+    report = Report() if spec.sandbox is not None else None
     parent = os.getpid()
     # A signal that arrives in the child before it has reset its handlers would be taken for
     # one of the launcher's.
@@ -91,16 +97,32 @@ def spawn(
     try:
         pid = os.fork()
         if pid == 0:
-            _child(spec, env, groups, around, parent=parent, err=err_write, go=go_read)
+            ends = _Ends(parent, err_write, go_read, -1 if report is None else report.target)
+            _child(spec, env, groups, around, ends)
     except BaseException:
         for fd in (err_read, err_write, go_read, go_write):
             os.close(fd)
+        if report is not None:
+            report.close_target()
+            report.close()
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
     os.close(err_write)
     os.close(go_read)
-    return Child(pid, err_read, go_write)
+    if report is not None:
+        report.close_target()
+    return Child(pid, err_read, go_write, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What a child has of its parent: the pid, and its ends of the pipes."""
+
+    parent: int
+    err: int
+    go: int
+    report: int
 
 
 def _child(
@@ -108,18 +130,15 @@ def _child(
     env: dict[str, str],
     groups: Sequence[Path],
     around: Surroundings,
-    *,
-    parent: int,
-    err: int,
-    go: int,
+    ends: _Ends,
 ) -> NoReturn:
-    code = _NOT_STARTED
+    code, err = _NOT_STARTED, ends.err
     try:
-        _close_all_but(err, go, around.host_proc)
+        _close_all_but(err, ends.go, ends.report, around.host_proc)
         os.setsid()
         if around.dies_with_parent:
             syscalls.die_with_parent()
-            if os.getppid() != parent:
+            if os.getppid() != ends.parent:
                 os._exit(_NOT_LET_GO)
         for group in groups:
             _write(group / "cgroup.procs", b"0")
@@ -127,27 +146,36 @@ def _child(
             _write("/proc/self/oom_score_adj", _KILLED_LAST)
         host_pid = os.readlink("self", dir_fd=around.host_proc)
         os.write(err, _PID_LINE + host_pid.encode() + b"\n")
-        if not os.read(go, 1):
+        if not os.read(ends.go, 1):
             code = _NOT_LET_GO
         else:
-            _become(spec, env)
+            _become(spec, env, ends)
     except BaseException as exc:  # noqa: BLE001 - a forked copy of the launcher must not go on
         os.write(err, _sentence(exc).encode("utf-8", "replace"))
     finally:
         os._exit(code)
 
 
-def _become(spec: LaunchSpec, env: dict[str, str]) -> None:
+def _become(spec: LaunchSpec, env: dict[str, str], ends: _Ends) -> None:
     streams = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-    os.chdir(spec.cwd)
+    if spec.sandbox is None:
+        os.chdir(spec.cwd)
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
     os.dup2(os.open(spec.stdout, streams, 0o600), 1)
-    os.dup2(os.open(spec.stderr, streams, 0o600), 2)
+    stderr = os.open(spec.stderr, streams, 0o600)
     # Python ignores SIGPIPE and SIGXFSZ; ignored signals stay ignored across exec.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if spec.sandbox is not None:
+        marks = {name: env[name] for name in (KEY_ENV, HOME_ENV)}
+        pipes = {"err": ends.err, "report": ends.report}
+        sandboxed.become(
+            spec.sandbox, spec.argv, env, spec.limits, marks=marks, stderr=stderr, **pipes
+        )
+    os.dup2(stderr, 2)
+    limits.apply(spec.limits)
     try:
         os.execvpe(spec.argv[0], spec.argv, env)  # noqa: S606 - no shell is the safe form
     except OSError as exc:

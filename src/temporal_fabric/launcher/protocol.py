@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
+
+from temporal_fabric.launcher.limits import Limits
+from temporal_fabric.launcher.sandboxed import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change that an older launcher would not understand."""
 
 MAX_LINE = 8 << 20
@@ -29,6 +32,7 @@ HOME_ENV = "FABRIC_HOME_ID"
 PERMANENT, TRANSIENT = "permanent", "transient"
 
 _KEY = re.compile(r"[A-Za-z0-9._@-]{1,200}\Z")
+_ADDED = ("limits", "sandbox")
 _STATES = frozenset({"intent", "running", "ended", "lost", "absent"})
 
 
@@ -60,6 +64,9 @@ class LaunchSpec:
     """Limit on the run time; then SIGTERM, the grace, SIGKILL."""
 
     grace_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
+    sandbox: Sandbox | None = None
+    """None runs the program as any other process of this user."""
 
     def check(self) -> None:
         """Refuse what the kernel would refuse, or take for something else.
@@ -82,15 +89,26 @@ class LaunchSpec:
             raise ValueError(f"wall_s is not a positive number: {self.wall_s}")
         if not 0 <= self.grace_s < float("inf"):
             raise ValueError(f"grace_s is not a number of seconds: {self.grace_s}")
+        self.limits.check()
+        if self.sandbox is not None:
+            self.sandbox.check()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as a JSON object."""
-        return asdict(self)
+        """Return the spec as a JSON object.
+
+        Limits and sandbox stand in it only where there are any, so that a launcher from before
+        an upgrade goes on to take plain payloads, and refuses what it could not hold.
+        """
+        found = asdict(self) | {"limits": self.limits.as_dict()}
+        return {name: found[name] for name in found if name not in _ADDED or found[name]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LaunchSpec:
         """Rebuild a spec from `as_dict`; unknown fields are refused."""
         values: dict[str, Any] = {**data, "argv": tuple(data["argv"])}
+        values["limits"] = Limits.from_dict(data.get("limits") or {})
+        sandbox = data.get("sandbox")
+        values["sandbox"] = None if sandbox is None else Sandbox.from_dict(sandbox)
         return cls(**values)
 
 
@@ -150,7 +168,7 @@ class LaunchRecord:
         Raises:
             ValueError: this is no record.
         """
-        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        known = {found.name: data[found.name] for found in fields(cls) if found.name in data}
         if known.get("state") not in _STATES or not isinstance(known.get("key"), str):
             raise ValueError(f"no record: {data!r:.200}")
         return cls(**known)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.launcher import cgroups, syscalls
+from temporal_fabric.launcher import cgroups, limits, syscalls
 from temporal_fabric.launcher.attempts import Identity, Supervisor
 from temporal_fabric.launcher.journal import log
 from temporal_fabric.launcher.process import Surroundings
@@ -172,6 +172,7 @@ class Server:
             "pid": int(os.readlink("self", dir_fd=self._setup.host_proc)),
             "incarnation": self._identity.incarnation,
             "tree_kill": self._setup.tree_kill(),
+            **limits.held(self._setup.bases),
         }
 
     async def _start(self, args: dict[str, Any]) -> Mapping[str, Any]:
@@ -226,10 +227,15 @@ class Server:
             self._idle_timer.cancel()
             self._idle_timer = None
 
-    def _plant(self, key: str) -> Tree:
-        if self._setup.bases.kill is None:
-            return MarkedTree(self._identity.home, key)
-        return GroupTree(self._setup.bases, key)
+    def _plant(self, spec: LaunchSpec) -> Tree:
+        bases = self._setup.bases
+        try:
+            limits.folders(bases, spec.limits)
+        except ValueError as exc:
+            raise RefusedError(PERMANENT, str(exc)) from exc
+        if bases.kill is None:
+            return MarkedTree(self._identity.home, spec.key)
+        return GroupTree(bases, spec.key, spec.limits)
 
     def _sole_end(self) -> None:
         """Kill all there is: without groups, but with a namespace, this is certain."""

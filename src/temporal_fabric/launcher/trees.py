@@ -20,6 +20,8 @@ from temporal_fabric.launcher.protocol import HOME_ENV, KEY_ENV
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from temporal_fabric.launcher.limits import Limits
+
 _FREEZE_S = 2.0
 
 
@@ -66,8 +68,8 @@ class Tree(Protocol):
 class GroupTree:
     """A tree held by control groups: nothing leaves it without rights to do so."""
 
-    def __init__(self, bases: cgroups.Bases, key: str) -> None:
-        self._group = cgroups.Group(bases, key)
+    def __init__(self, bases: cgroups.Bases, key: str, limits: Limits) -> None:
+        self._group = cgroups.Group(bases, key, limits)
         self._group.create()
         self.signal = self._group.signal
         self.kill = self._group.kill

@@ -178,6 +178,8 @@ class ProcessPayload(Model):
     outputs: Outputs = ()
     isolation: ProcessIsolation | None = None
     """none, limits or sandbox; unset takes what the backend does by default."""
+    network: Network | None = None
+    """none or outbound; unset is none in a sandbox, and the host's network outside one."""
     workdir: Path | None = None
     """Working directory; a relative path is below FABRIC_TASK_DIR."""
 
@@ -196,6 +198,8 @@ class PythonPayload(Model):
     outputs: Outputs = ()
     isolation: ProcessIsolation | None = None
     """none, limits or sandbox; unset takes what the backend does by default."""
+    network: Network | None = None
+    """none or outbound; unset is none in a sandbox, and the host's network outside one."""
     workdir: Path | None = None
     """Working directory; a relative path is below FABRIC_TASK_DIR."""
 

@@ -148,8 +148,18 @@ class Limits(Model):
     """What an attempt may use before it is stopped."""
 
     wall_s: Seconds | None = None
+    memory_bytes: Bytes | None = None
+    """Main memory of all its processes; the amount under `requirements` where unset."""
+    cpus: Annotated[float, Field(ge=0.001, le=65536)] | None = None
+    """Cores' worth of processor time; the cores under `requirements` where unset."""
+    pids: Annotated[int, Field(ge=1, le=4194304)] | None = None
+    """Processes and threads at one time; 4096 where unset."""
+    open_files: Annotated[int, Field(ge=16, le=1073741816)] | None = None
+    """File descriptors of each process."""
     log_bytes: Bytes | None = None
+    """What is kept of standard output and error together: their beginnings and ends."""
     output_bytes: Bytes | None = None
+    """What all outputs may take; more fails the attempt with BUDGET."""
     grace_s: Annotated[Seconds, Field(le=3600)] = 10.0
     """Time between SIGTERM and SIGKILL."""
 

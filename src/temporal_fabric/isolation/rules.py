@@ -1,0 +1,61 @@
+"""What a host's owner says about isolation: the options of a local backend in fabric.toml.
+
+::
+
+    [backends.local.options]
+    isolation = "sandbox"         # what a request gets that does not say, and the least it may ask
+    network = true                # whether a sandboxed payload may ask for the host's network
+    read = ["/data/models"]       # what every sandboxed payload may read, beside the system
+    bubblewrap = "/opt/bin/bwrap" # the sandbox program, where it is not on PATH
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from temporal_fabric.errors import PermanentBackendError
+from temporal_fabric.shapes import is_list
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NONE, LIMITS, SANDBOX = "none", "limits", "sandbox"
+LEVELS = (NONE, LIMITS, SANDBOX)
+"""From the least to the most isolation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the host's owner allows and demands."""
+
+    isolation: str = NONE
+    network: bool = False
+    read: tuple[str, ...] = ()
+    bubblewrap: str = ""
+
+
+def read_rules(options: Mapping[str, Any], backend: str) -> Rules:
+    """Return the rules of a backend.
+
+    Raises:
+        PermanentBackendError: an option is unknown or has a wrong value; all are named.
+    """
+    known = tuple(field.name for field in fields(Rules))
+    wrong = [f"unknown option {name!r}" for name in options if name not in known]
+    if options.get("isolation", NONE) not in LEVELS:
+        wrong.append(f"isolation is one of {', '.join(LEVELS)}")
+    if not isinstance(options.get("network", False), bool):
+        wrong.append("network is true or false")
+    read = options.get("read", [])
+    if not is_list(read) or not all(isinstance(p, str) and p.startswith("/") for p in read):
+        wrong.append("read is a list of full paths")
+    if not isinstance(options.get("bubblewrap", ""), str):
+        wrong.append("bubblewrap is a full path")
+    if wrong:
+        raise PermanentBackendError(
+            f"wrong options [backend={backend}, known={', '.join(known)}]: {'; '.join(wrong)}; "
+            f"mend [backends.{backend}.options] in fabric.toml"
+        )
+    given: dict[str, Any] = {**options, "read": tuple(read)}
+    return Rules(**given)

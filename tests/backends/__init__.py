@@ -1,0 +1,19 @@
+"""What tests run against beside this package, set up by the scripts in this folder."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def missing(name: str, reason: str) -> None:
+    """Skip the test for want of a backend; fail it where the backend has to be there.
+
+    Args:
+        name: The name of the backend's script.
+        reason: Why it cannot be used.
+    """
+    if name in os.environ.get("FABRIC_REQUIRE_BACKENDS", "").split(","):
+        pytest.fail(f"FABRIC_REQUIRE_BACKENDS names {name}: {reason}")
+    pytest.skip(f"needs {name}: {reason}")
