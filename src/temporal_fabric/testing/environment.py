@@ -37,9 +37,18 @@ class FabricEnvironment:
         home: A folder of the test's own; short, because a Unix socket lies below it.
         env: Variables of the worker, beside this process's own.
         store: URI of the store; the home by default.
+        address: A server that runs already; one of its own is started without.
     """
 
-    def __init__(self, home: Path, env: Mapping[str, str] | None = None, store: str = "") -> None:
+    def __init__(
+        self,
+        home: Path,
+        env: Mapping[str, str] | None = None,
+        store: str = "",
+        *,
+        address: str = "",
+    ) -> None:
+        self._address = address
         self.home = home
         self.settings = Settings(home=home, store=store or home.as_uri())
         self.env = {**os.environ, "FABRIC_HOME": str(home), **(env or {})}
@@ -52,7 +61,12 @@ class FabricEnvironment:
     @classmethod
     @asynccontextmanager
     async def fresh(
-        cls, env: Mapping[str, str] | None = None, *, config: str = "", worker: bool = True
+        cls,
+        env: Mapping[str, str] | None = None,
+        *,
+        config: str = "",
+        worker: bool = True,
+        address: str = "",
     ) -> AsyncGenerator[FabricEnvironment]:
         """Yield an environment in a home of its own; all of it is gone afterwards.
 
@@ -60,13 +74,15 @@ class FabricEnvironment:
             env: Variables of the worker, beside this process's own.
             config: Text of the home's ``fabric.toml``.
             worker: Whether a worker is started beside the server.
+            address: A server that runs already; one of its own is started without.
         """
         home = Path(tempfile.mkdtemp(prefix="fab"))
-        found = cls(home, env)
+        found = cls(home, env, address=address)
         try:
             if config:
                 (home / "fabric.toml").write_text(config)
-            found.start_server()
+            if not address:
+                found.start_server()
             if worker:
                 found.start_worker()
             yield found
@@ -77,6 +93,8 @@ class FabricEnvironment:
     @property
     def address(self) -> str:
         """The server's address."""
+        if self._address:
+            return self._address
         if self.server is None:
             raise RuntimeError("the server is not started")
         return self.server.info.address
