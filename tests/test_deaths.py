@@ -12,7 +12,7 @@ import pytest
 from temporal_fabric import Capsule, ExperimentFailed, Fabric
 from temporal_fabric.connection import connect
 from temporal_fabric.launcher import LauncherClient
-from tests.bodies import assert_ran_once, reporting
+from tests.bodies import assert_ran_once, reporting, shell
 
 if TYPE_CHECKING:
     from temporal_fabric.testing.environment import FabricEnvironment
