@@ -23,6 +23,7 @@ from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.placement import place
+from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import Pausing
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
@@ -75,7 +76,10 @@ class Acquire:
         admission = await asyncio.to_thread(admit, asked.body, workflow_id=info.workflow_id)
         request = admission.request
         record = self._desk.record(request.tenant, request.id)
-        if finished := await self._finished(record, admission, asked):
+        finished = await self._finished(record, admission, asked)
+        more = finished is None and not await self._placed(record, asked.number)
+        await check_tenant(request, info.workflow_id, self._desk, limits=more)
+        if finished is not None:
             return finished
         answer = await place(request, self._desk)
         if not answer.backend:
@@ -124,6 +128,11 @@ class Acquire:
             and known.state == PendingActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
             for known in pending
         )
+
+    async def _placed(self, record: RequestRecord, number: int) -> bool:
+        """Say whether this run had a place before: then its tenant is not asked again."""
+        run_id = activity.info().workflow_run_id
+        return number > 1 or any(known.run_id == run_id for known in await record.epochs())
 
     async def _finished(
         self, record: RequestRecord, admission: Admission, asked: AcquireInput

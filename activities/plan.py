@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from temporalio import activity
 
 from temporal_fabric import names
+from temporal_fabric.activities.dependencies import check_upstreams
 from temporal_fabric.activities.desk import rejection
 from temporal_fabric.activities.placement import place
+from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.errors import RequestRejected
 from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.requests import admit
@@ -32,7 +34,10 @@ class Plan:
             ApplicationError: non-retryable, the body is refused: type = first error code.
         """
         try:
-            admission = await asyncio.to_thread(admit, body)
+            request = (await asyncio.to_thread(admit, body)).request
+            workflow_id = names.workflow_id(request.tenant, request.id)
+            await check_tenant(request, workflow_id, self._desk)
+            await check_upstreams(request, self._desk)
         except RequestRejected as exc:
             raise rejection(exc) from exc
-        return await place(admission.request, self._desk)
+        return await place(request, self._desk)

@@ -14,6 +14,7 @@ from temporal_fabric.activities.delivering import deliver_and_seal
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.recording import catch_up
+from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.capsule.writing import CapsuleWriter
 from temporal_fabric.errors import RequestRejected
@@ -56,6 +57,7 @@ class Seal:
         """Give a run that was cancelled before any grant its record, epoch and capsule."""
         try:
             admission = await asyncio.to_thread(admit, asked.body, workflow_id=workflow_id)
+            await check_tenant(admission.request, workflow_id, self._desk, limits=False)
         except RequestRejected as exc:
             raise rejection(exc) from exc
         request = admission.request

@@ -8,6 +8,7 @@ import pytest
 
 from temporal_fabric.config import BackendConfig, Settings, host_id
 from temporal_fabric.errors import RequestRejected
+from temporal_fabric.tenants import TenantConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,34 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ("E_NAME", "/backends/Bad"),
         ("E_RANGE", "/backends/Bad/slots"),
         ("E_UNKNOWN_FIELD", "/backends/Bad/knid"),
+    }
+
+
+def test_tenants_are_read_and_checked(tmp_path: Path) -> None:
+    """A tenant has its own limits or those of '*'; without either it is not known."""
+    path = tmp_path / "fabric.toml"
+    path.write_text('[tenants.a]\nmax_open = 3\n[tenants."*"]\nmax_per_minute = 9\n')
+    found = Settings.load(home=tmp_path, env={}, cwd=tmp_path).tenants
+    path.write_text("[tenants.a]\n")
+    closed = Settings.load(home=tmp_path, env={}, cwd=tmp_path).tenants
+    path.write_text(
+        "[tenants]\nb = 1\n[tenants.Bad]\n"
+        '[tenants.c]\nmax_open = -1\nmax_per_minute = true\nprincipals = "me"\nmax = 1\n'
+    )
+
+    with pytest.raises(RequestRejected) as caught:
+        Settings.load(home=tmp_path, env={}, cwd=tmp_path)
+
+    assert found.of("a") == TenantConfig(max_open=3)
+    assert found.of("b") == TenantConfig(max_per_minute=9)
+    assert (closed.of("a"), closed.of("b")) == (TenantConfig(), None)
+    assert {(problem.code, problem.path) for problem in caught.value.problems} == {
+        ("E_TYPE", "/tenants/b"),
+        ("E_NAME", "/tenants/Bad"),
+        ("E_RANGE", "/tenants/c/max_open"),
+        ("E_RANGE", "/tenants/c/max_per_minute"),
+        ("E_TYPE", "/tenants/c/principals"),
+        ("E_UNKNOWN_FIELD", "/tenants/c/max"),
     }
 
 

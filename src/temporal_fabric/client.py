@@ -23,7 +23,7 @@ from temporal_fabric.errors import (
     StoreError,
 )
 from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
-from temporal_fabric.handle import ExperimentHandle, not_found
+from temporal_fabric.handle import ExperimentHandle, not_found, refusal_of
 from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.requests import ExecutionRequest, admit, digests
@@ -84,8 +84,8 @@ class Fabric:
         try:
             await self._start(handle, admission)
         except WorkflowAlreadyStartedError:
-            # It is joined, running or ended: its digest says whether it is the same request.
-            await self._compare(handle, admission)
+            with asking():
+                await self._join(handle, admission)
         except RPCError as exc:
             raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
         return handle
@@ -112,6 +112,7 @@ class Fabric:
             A verdict per backend, or None where no worker of the pool answers in time.
 
         Raises:
+            RequestRejected: the worker refuses it: its tenant, or an input that cannot be had.
             ServerUnavailable: the server does not answer.
         """
         try:
@@ -125,7 +126,10 @@ class Fabric:
                 start_to_close_timeout=_PLAN_LIMIT,
                 schedule_to_close_timeout=2 * _PLAN_LIMIT,
             )
-        except ActivityFailureError:
+        except ActivityFailureError as exc:
+            refusal = refusal_of(exc.cause)
+            if refusal is not None:
+                raise refusal from exc
             return None
         except RPCError as exc:
             if exc.status == RPCStatusCode.UNIMPLEMENTED:
@@ -262,6 +266,14 @@ class Fabric:
                 fairness_key=request.tenant,
             ),
         )
+
+    async def _join(self, handle: ExperimentHandle, admission: Admission) -> None:
+        """Join the run that has the id, running or ended; one that was refused frees it."""
+        if await handle.was_refused():
+            again = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+            with suppress(WorkflowAlreadyStartedError):
+                return await self._start(handle, admission, reuse=again)
+        return await self._compare(handle, admission)
 
     async def start_again(
         self, handle: ExperimentHandle, body: Mapping[str, Any], failed_run: str

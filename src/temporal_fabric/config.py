@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric import names, watch_settings
+from temporal_fabric import names, tenants, watch_settings
 from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.shapes import is_list, is_table
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "fabric.toml"
 DEFAULT_POOLS = (names.DEFAULT_POOL,)
 
-_TOP_KEYS = ("store", "pools", "backends", "secrets", *watch_settings.TABLES, "artifacts")
+_TABLES = ("backends", "secrets", *watch_settings.TABLES, "artifacts", "tenants")
+_TOP_KEYS = ("store", "pools", *_TABLES)
 _SECRETS = ("env", "folder")
 _ARTIFACTS = ("networks", "hosts", "ca_file", "max_bytes", "max_seconds")
 _BACKEND_KEYS = ("kind", "slots", "labels", "options", "patience_s")
@@ -94,6 +95,7 @@ class Settings:
     artifacts: ArtifactsConfig = ArtifactsConfig()
     metrics: watch_settings.MetricsSettings = field(default_factory=watch_settings.MetricsSettings)
     tracing: watch_settings.TracingSettings = field(default_factory=watch_settings.TracingSettings)
+    tenants: tenants.TenantsConfig = field(default_factory=tenants.TenantsConfig)
     source: str = "defaults"
     """The configuration file that was read, for ``doctor``."""
 
@@ -138,7 +140,7 @@ class Settings:
         env = os.environ if env is None else env
         root = Path(home or env.get("FABRIC_HOME") or default_home()).expanduser().absolute()
         table, source = _read_first((cwd or Path.cwd()) / CONFIG_FILE, root / CONFIG_FILE)
-        problems = [*_check(table), *watch_settings.check(table, env)]
+        problems = [*_check(table), *tenants.check(table), *watch_settings.check(table, env)]
         if problems:
             raise RequestRejected(problems, source=source)
         store = env.get("FABRIC_STORE") or str(table.get("store") or root.as_uri())
@@ -152,6 +154,7 @@ class Settings:
             artifacts=_artifacts(table.get("artifacts", {})),
             metrics=watch_settings.metrics(table, env),
             tracing=watch_settings.tracing(table, env),
+            tenants=tenants.tenants(table),
             source=source,
         )
 

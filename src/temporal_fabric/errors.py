@@ -94,6 +94,12 @@ class Problem:
     line: int | None = None
     """Line in the source file, where the body came from one."""
 
+    retryable: bool | None = None
+    """Set where the same request may be accepted later."""
+
+    retry_after_s: float | None = None
+    """Seconds after which to send it again, where they can be told."""
+
     def as_dict(self) -> dict[str, Any]:
         """Return the problem as a JSON object without empty fields."""
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -110,6 +116,8 @@ class Problem:
             actual=data.get("actual"),
             allowed=None if allowed is None else tuple(str(item) for item in allowed),
             line=data.get("line"),
+            retryable=data.get("retryable"),
+            retry_after_s=data.get("retry_after_s"),
         )
 
 
@@ -128,6 +136,17 @@ class RequestRejected(FabricError):
     def code(self) -> str:
         """The first problem's code, used as the Temporal failure type."""
         return self.problems[0].code if self.problems else "E_PARSE"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may be accepted later, as it is."""
+        return bool(self.problems) and all(problem.retryable for problem in self.problems)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which to send it again; None where nobody can tell."""
+        waits = [p.retry_after_s for p in self.problems if p.retry_after_s is not None]
+        return max(waits, default=None) if self.retryable else None
 
 
 def _line(problem: Problem) -> str:

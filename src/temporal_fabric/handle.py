@@ -8,7 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from temporalio.client import ActivityFailureError, WorkflowFailureError
+from temporalio.client import (
+    ActivityFailureError,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+)
 from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -274,6 +278,17 @@ class ExperimentHandle:
         """
         return await returned(await self.result())
 
+    async def was_refused(self) -> bool:
+        """Say whether the newest run was refused: then its id is free, and nothing is kept."""
+        description = await self.workflow.describe()
+        if description.status is not WorkflowExecutionStatus.FAILED:
+            return False
+        try:
+            await self.workflow.result()
+        except WorkflowFailureError as exc:
+            return refusal_of(exc.cause) is not None
+        return False
+
     async def _recorded(self, error: RPCError) -> ExperimentResult:
         record = self._fabric.record(self.tenant, self.id)
         last = None if record is None else await record.last_outcome()
@@ -287,10 +302,11 @@ class ExperimentHandle:
 
     async def _failure(self, error: WorkflowFailureError) -> Exception:
         cause = error.cause
+        rejected = refusal_of(cause)
+        if rejected is not None:
+            return rejected
         if isinstance(cause, ApplicationError):
             detail: Any = cause.details[0] if cause.details else {}
-            if (cause.type or "").startswith("E_") and is_rows(detail):
-                return RequestRejected([Problem.from_dict(item) for item in detail])
             if is_table(detail) and detail:
                 return ExperimentFailed(f"{cause.type}: {cause.message}", detail)
         status = await self.status()
@@ -306,6 +322,16 @@ class ExperimentHandle:
         if error.status != RPCStatusCode.NOT_FOUND:
             return ServerUnavailable(f"the server did not answer: {error}")
         return not_found(f"{self.tenant}/{self.id}", [])
+
+
+def refusal_of(cause: BaseException | None) -> RequestRejected | None:
+    """Return the refusal that a failed run or activity stands for; None for any other end."""
+    if not isinstance(cause, ApplicationError) or not (cause.type or "").startswith("E_"):
+        return None
+    detail: Any = cause.details[0] if cause.details else None
+    if not is_rows(detail):
+        return None
+    return RequestRejected([Problem.from_dict(item) for item in detail])
 
 
 def _result(data: Mapping[str, Any]) -> ExperimentResult:

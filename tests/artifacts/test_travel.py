@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from temporal_fabric import Capsule, ExperimentFailed, Fabric, RequestRejected
+from temporal_fabric import Capsule, ExperimentFailed, Fabric, RequestRejected, names
 from temporal_fabric.errors import CapsuleError, ExperimentNotFinished
 from tests.bodies import shell
 
@@ -191,12 +192,52 @@ async def test_a_failed_upstream_fails_the_downstream(fabric: Fabric) -> None:
 async def test_a_chain_that_may_not_be(fabric: Fabric, uri: str, code: str) -> None:
     """Another tenant's output and one's own are refused by their codes."""
     body = _body("true", {"x": uri})
-    handle = await fabric.submit(body | {"id": f"itself-{code[2:].lower()}"})
+    body |= {"id": f"itself-{code[2:].lower()}"}
+    direct = await fabric.submit(body, check=False)
 
+    with pytest.raises(RequestRejected) as planned:
+        await fabric.submit(body)
     with pytest.raises(RequestRejected) as caught:
-        await handle.result()
+        await direct.result()
 
-    assert caught.value.code == code
+    assert planned.value.code == caught.value.code == code
+
+
+async def test_what_a_finished_experiment_does_not_have(
+    fabric: Fabric, environment: FabricEnvironment, tmp_path: Path
+) -> None:
+    """E_DATA for a missing output, E_INTEGRITY for another digest, all at once, at any door."""
+    upstream = await fabric.submit(_body("echo 1 > $FABRIC_OUTPUT_DIR/x"))
+    await upstream.result()
+    uri = f"capsule://default/{upstream.id}"
+    body = _body("true", {"a": f"{uri}/y", "b": f"{uri}/x", "c": f"{uri}/x"})
+    inputs = body["payload"]["process"]["inputs"]
+    inputs[1]["sha256"], inputs[2]["sha256"] = "0" * 64, _sha256(b"1\n")
+    path = tmp_path / "body.json"
+    path.write_text(json.dumps(body))
+
+    submitted = environment.cli("submit", str(path), "-o", "json")
+    direct = await fabric.client.start_workflow(
+        names.WORKFLOW_EXPERIMENT,
+        body,
+        id=names.workflow_id("default", body["id"]),
+        task_queue=names.QUEUE,
+    )
+    with pytest.raises(RequestRejected) as caught:
+        await fabric.get(body["id"]).result()
+    del inputs[0], inputs[0]["sha256"]
+    await (await fabric.submit(body)).result()
+
+    told = json.loads(submitted.stdout)["problems"]
+    at = "/payload/process/inputs"
+    assert submitted.returncode == 2
+    assert told == [problem.as_dict() for problem in caught.value.problems]
+    assert [(problem["code"], problem["path"]) for problem in told] == [
+        ("E_DATA", f"{at}/0/source_uri"),
+        ("E_INTEGRITY", f"{at}/1/sha256"),
+    ]
+    assert "there is x" in told[0]["message"]
+    assert direct.id == names.workflow_id("default", body["id"])
 
 
 async def test_a_damaged_upstream_is_not_used(fabric: Fabric) -> None:

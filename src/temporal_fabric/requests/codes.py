@@ -30,28 +30,28 @@ CODES: dict[str, Code] = _table(
     Code(
         "E_AUTH",
         "not authenticated",
-        "The caller's credential is missing, wrong or expired.",
-        "Configure a valid credential and send the request again.",
+        "The server refuses the caller's credential: it is missing, wrong, expired or not enough.",
+        "Check TEMPORAL_PROFILE, TEMPORAL_API_KEY, the TLS settings and the namespace, then try again.",
         admission=False,
     ),
     Code(
         "E_TENANT",
         "tenant not allowed",
-        "The caller may not act for this tenant.",
-        "Use a tenant that the credential covers.",
+        "The tenant is not known, or the caller may not act for it, or an input belongs to another.",
+        "Use your own tenant, or ask the server's owner to be added.",
         admission=False,
     ),
     Code(
         "E_QUOTA",
         "quota exceeded",
-        "The tenant's quota does not allow another experiment of this size.",
-        "Wait for running experiments to end, or ask for a larger quota.",
+        "The tenant has as many experiments open as it may have.",
+        "Wait for some of them to end, cancel some, or ask for a larger quota.",
         admission=False,
     ),
     Code(
         "E_RATE",
         "too many requests",
-        "Requests arrive faster than the service accepts them.",
+        "The tenant starts experiments faster than it may.",
         "Wait for the time the answer names, then send the request again.",
         admission=False,
     ),
@@ -240,8 +240,9 @@ CODES: dict[str, Code] = _table(
     Code(
         "E_DATA",
         "data not usable",
-        "A data file is missing, truncated or of another format than declared.",
-        "Check the file that the message names.",
+        "Data is missing, truncated or of another format than declared, such as an output that a "
+        "finished experiment does not have.",
+        "Check the file or output that the message names.",
         admission=False,
     ),
     Code(
