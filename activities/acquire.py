@@ -77,7 +77,7 @@ class Acquire:
         request = admission.request
         record = self._desk.record(request.tenant, request.id)
         finished = await self._finished(record, admission, asked)
-        more = finished is None and not await self._placed(record, asked.number)
+        more = finished is None and not await self._placed(record, asked)
         await check_tenant(request, info.workflow_id, self._desk, limits=more)
         if finished is not None:
             return finished
@@ -129,10 +129,12 @@ class Acquire:
             for known in pending
         )
 
-    async def _placed(self, record: RequestRecord, number: int) -> bool:
-        """Say whether this run had a place before: then its tenant is not asked again."""
+    async def _placed(self, record: RequestRecord, asked: AcquireInput) -> bool:
+        """Say whether the experiment had a place before: then it is not one more."""
+        if asked.reset or asked.number > 1:
+            return True
         run_id = activity.info().workflow_run_id
-        return number > 1 or any(known.run_id == run_id for known in await record.epochs())
+        return any(known.run_id == run_id for known in await record.epochs())
 
     async def _finished(
         self, record: RequestRecord, admission: Admission, asked: AcquireInput

@@ -16,10 +16,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from temporal_fabric import names
 from temporal_fabric.config import Settings
+from temporal_fabric.connection import asking, server_error
 from temporal_fabric.errors import (
     Problem,
     RequestRejected,
-    ServerUnavailable,
     StoreError,
 )
 from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
@@ -74,6 +74,7 @@ class Fabric:
         Raises:
             RequestRejected: the body is wrong, its id is taken by another body (E_CONFLICT),
                 or no backend could ever run it (E_NO_BACKEND).
+            AccessDenied: the server refuses the caller's credential (E_AUTH).
             ServerUnavailable: the server stopped answering; submitting again is safe.
         """
         body = request.to_body() if isinstance(request, ExecutionRequest) else request
@@ -87,7 +88,7 @@ class Fabric:
             with asking():
                 await self._join(handle, admission)
         except RPCError as exc:
-            raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
+            raise server_error(exc, "the server did not take the request") from exc
         return handle
 
     async def _refuse_impossible(self, request: ExecutionRequest) -> None:
@@ -134,7 +135,7 @@ class Fabric:
         except RPCError as exc:
             if exc.status == RPCStatusCode.UNIMPLEMENTED:
                 return None  # a server without standalone activities
-            raise ServerUnavailable(f"the server did not answer: {exc}") from exc
+            raise server_error(exc, "the server did not answer") from exc
         return answer
 
     def task(
@@ -226,12 +227,13 @@ class Fabric:
         if query:
             condition += f" AND ({query})"
         found: list[ExperimentStatus] = []
-        async for execution in self.client.list_workflows(condition, limit=limit):
-            status = ExperimentStatus(*names.request_of(execution.id))
-            await fill(status, execution)
-            found.append(status)
-        if detail:
-            await fill_queued(found, self.client)
+        with asking():
+            async for execution in self.client.list_workflows(condition, limit=limit):
+                status = ExperimentStatus(*names.request_of(execution.id))
+                await fill(status, execution)
+                found.append(status)
+            if detail:
+                await fill_queued(found, self.client)
         return found
 
     def record(self, tenant: str, request_id: str) -> RequestRecord | None:
@@ -285,7 +287,7 @@ class Fabric:
         try:
             await self._start(handle, admission, reuse=reuse, memo=memo)
         except RPCError as exc:
-            raise ServerUnavailable(f"the server did not take the request: {exc}") from exc
+            raise server_error(exc, "the server did not take the request") from exc
 
     async def _is_new(self, handle: ExperimentHandle, admission: Admission) -> bool:
         """Say whether the store knows the id; refuse it where it belongs to another body.

@@ -7,6 +7,7 @@ profile), then from the embedded server's ``server.json``. Nothing is ever start
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from temporalio.client import Client
@@ -18,13 +19,13 @@ from temporalio.runtime import (
     TelemetryConfig,
     TelemetryFilter,
 )
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
-from temporal_fabric.errors import ServerUnavailable
+from temporal_fabric.errors import AccessDenied, FabricError, Problem, ServerUnavailable
 from temporal_fabric.observability.submission import SubmitInterceptor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from temporalio.client import Plugin
 
@@ -34,6 +35,64 @@ if TYPE_CHECKING:
 _REMEDY = (
     "start one with 'temporal-fabric dev', or set TEMPORAL_ADDRESS to a server that runs already"
 )
+
+
+_AWAY = {
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+}
+_DENIED = {
+    RPCStatusCode.UNAUTHENTICATED: "does not know this caller",
+    RPCStatusCode.PERMISSION_DENIED: "does not let this caller do it",
+}
+_DENIED_TEXTS = {
+    "code: Unauthenticated": RPCStatusCode.UNAUTHENTICATED,
+    "code: PermissionDenied": RPCStatusCode.PERMISSION_DENIED,
+}
+"""A failed connect and a failed worker raise a plain RuntimeError: only its text says more."""
+
+
+def server_error(error: Exception, what: str) -> FabricError:
+    """Return the fabric's error for a call that Temporal's server did not do.
+
+    Args:
+        error: What the SDK raised.
+        what: What did not happen, for a server that is away.
+
+    Returns:
+        AccessDenied where the server refuses the caller's credential, else ServerUnavailable.
+    """
+    text = str(error)
+    status = error.status if isinstance(error, RPCError) else None
+    if isinstance(error, RuntimeError):
+        status = next((s for mark, s in _DENIED_TEXTS.items() if mark in text), None)
+        text = text.partition('message: "')[2].partition('"')[0]
+    if status is None or status not in _DENIED:
+        return ServerUnavailable(f"{what}: {error}")
+    message = (
+        f"the server {_DENIED[status]} [server={text or status.name}]: check TEMPORAL_PROFILE, "
+        "TEMPORAL_API_KEY, the TLS settings and the namespace"
+    )
+    return AccessDenied([Problem("E_AUTH", "", message)])
+
+
+@contextmanager
+def asking() -> Generator[None]:
+    """Turn what the server answers to calls within into the fabric's errors.
+
+    Raises:
+        AccessDenied: the server refuses the caller's credential.
+        ServerUnavailable: the server does not answer.
+    """
+    try:
+        yield
+    except (RPCError, RuntimeError) as exc:
+        found = server_error(exc, "the server did not answer")
+        away = isinstance(exc, RPCError) and exc.status in _AWAY
+        if away or isinstance(found, AccessDenied):
+            raise found from exc
+        raise
 
 
 def connect_options(
@@ -81,6 +140,7 @@ async def connect(
 
     Raises:
         ServerUnavailable: no address is known, or nothing answers there.
+        AccessDenied: the server refuses the caller's credential.
     """
     options = connect_options(settings, address=address, namespace=namespace)
     host = options["target_host"]
@@ -91,6 +151,9 @@ async def connect(
     try:
         return await Client.connect(**options, plugins=plugins)
     except (RuntimeError, RPCError) as exc:
+        found = server_error(exc, "")
+        if isinstance(found, AccessDenied):
+            raise found from exc
         raise ServerUnavailable(f"no Temporal server answers [address={host}]: {_REMEDY}") from exc
 
 

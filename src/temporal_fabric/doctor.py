@@ -13,7 +13,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSyste
 from temporalio.service import RPCError
 
 from temporal_fabric import attributes, durable, names
-from temporal_fabric.connection import connect
+from temporal_fabric.connection import asking, connect
 from temporal_fabric.devserver import read_server_info
 from temporal_fabric.errors import FabricError, PermanentBackendError
 from temporal_fabric.isolation.abilities import YES, able_here
@@ -42,7 +42,11 @@ async def examine(
         client = await connect(settings, address=address, namespace=namespace)
     except FabricError as exc:
         return [*checks, Check("server", "fail", str(exc).partition(":")[0], _remedy(str(exc)))]
-    return [*checks, *await _server(client, settings)]
+    try:
+        with asking():
+            return [*checks, *await _server(client, settings)]
+    except FabricError as exc:
+        return [*checks, Check("server", "fail", str(exc).partition(":")[0], _remedy(str(exc)))]
 
 
 def _python() -> Check:

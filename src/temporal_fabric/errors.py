@@ -4,6 +4,7 @@
 
     FabricError
      +-- RequestRejected            permanent: bad input, all problems at once
+     |    +-- AccessDenied         the server refuses the caller's credential: E_AUTH
      +-- ServerUnavailable          transient: no Temporal server answers
      +-- DevServerError             the embedded server cannot be resolved, built or started
      +-- HostLockHeld               another worker of this host is already running
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "AccessDenied",
     "ArtifactFailed",
     "BackendError",
     "BackendUnknown",
@@ -147,6 +149,10 @@ class RequestRejected(FabricError):
         """Seconds after which to send it again; None where nobody can tell."""
         waits = [p.retry_after_s for p in self.problems if p.retry_after_s is not None]
         return max(waits, default=None) if self.retryable else None
+
+
+class AccessDenied(RequestRejected):
+    """The server refuses what this caller asks for: one problem, E_AUTH."""
 
 
 def _line(problem: Problem) -> str:

@@ -20,15 +20,16 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporal_fabric import names
 from temporal_fabric.artifacts.getting import get_outputs
 from temporal_fabric.capsule.reading import Capsule
+from temporal_fabric.connection import asking, server_error
 from temporal_fabric.display import table
 from temporal_fabric.errors import (
+    AccessDenied,
     ExperimentCanceled,
     ExperimentFailed,
     ExperimentNotFinished,
     ExperimentNotFound,
     Problem,
     RequestRejected,
-    ServerUnavailable,
 )
 from temporal_fabric.events import read_events
 from temporal_fabric.messages import ExperimentResult, ReadAnswer
@@ -99,7 +100,7 @@ class ExperimentHandle:
             await self.workflow.describe()
         except RPCError as exc:
             if exc.status != RPCStatusCode.NOT_FOUND:
-                raise ServerUnavailable(f"the server did not answer: {exc}") from exc
+                raise server_error(exc, "the server did not answer") from exc
             record = self._fabric.record(self.tenant, self.id)
             return record is not None and await record.digest() is not None
         return True
@@ -154,7 +155,8 @@ class ExperimentHandle:
             ExperimentNotFound: neither Temporal nor the store knows it.
         """
         record = self._fabric.record(self.tenant, self.id)
-        return await read_status(self.workflow, record, (self.tenant, self.id), detail=detail)
+        with asking():
+            return await read_status(self.workflow, record, (self.tenant, self.id), detail=detail)
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield each state it enters, what its payload tells, and each new heartbeat.
@@ -184,7 +186,7 @@ class ExperimentHandle:
                 heartbeat_timeout=_READ_START,
             )
         except (ActivityFailureError, RPCError) as exc:
-            raise ServerUnavailable(f"{backend} does not answer: {exc}") from exc
+            raise server_error(exc, f"{backend} does not answer") from exc
         return answer
 
     async def cancel(self) -> None:
@@ -245,6 +247,9 @@ class ExperimentHandle:
             except RPCError as exc:
                 if exc.status == RPCStatusCode.NOT_FOUND:
                     return await self._recorded(exc)
+                denied = server_error(exc, "")
+                if isinstance(denied, AccessDenied):
+                    raise denied from exc
                 # The SDK gives up after some ten seconds; a server that restarts takes longer.
                 await asyncio.sleep(1)
 
@@ -320,7 +325,7 @@ class ExperimentHandle:
 
     def _missing(self, error: RPCError) -> Exception:
         if error.status != RPCStatusCode.NOT_FOUND:
-            return ServerUnavailable(f"the server did not answer: {error}")
+            return server_error(error, "the server did not answer")
         return not_found(f"{self.tenant}/{self.id}", [])
 
 

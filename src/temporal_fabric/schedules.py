@@ -26,7 +26,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
-from temporal_fabric.errors import ExperimentNotFound, Problem, RequestRejected, ServerUnavailable
+from temporal_fabric.connection import asking, server_error
+from temporal_fabric.errors import ExperimentNotFound, Problem, RequestRejected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -101,16 +102,17 @@ class Schedules:
             raise RequestRejected([Problem("E_CONFLICT", "/schedule", message)]) from exc
         except RPCError as exc:
             if exc.status != RPCStatusCode.INVALID_ARGUMENT:
-                raise ServerUnavailable(f"the server did not answer: {exc}") from exc
+                raise server_error(exc, "the server did not answer") from exc
             raise RequestRejected([Problem("E_PARSE", "/schedule", str(exc))]) from exc
 
     async def list(self) -> list[ScheduleSummary]:
         """Return every Schedule that starts experiments."""
         found: list[ScheduleSummary] = []
-        async for entry in await self._client.list_schedules():
-            summary = _summary(entry)
-            if summary is not None:
-                found.append(summary)
+        with asking():
+            async for entry in await self._client.list_schedules():
+                summary = _summary(entry)
+                if summary is not None:
+                    found.append(summary)
         return found
 
     async def pause(self, schedule_id: str, *, note: str = "") -> None:
@@ -144,7 +146,7 @@ class Schedules:
                     f"no such schedule [id={schedule_id}]: 'temporal-fabric schedule list' "
                     "shows what there is"
                 ) from exc
-            raise ServerUnavailable(f"the server did not answer: {exc}") from exc
+            raise server_error(exc, "the server did not answer") from exc
 
 
 def _summary(entry: ScheduleListDescription) -> ScheduleSummary | None:

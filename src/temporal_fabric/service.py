@@ -14,7 +14,7 @@ from temporalio.worker import Worker
 
 from temporal_fabric import attributes, names
 from temporal_fabric.activities.abandoned import sweep
-from temporal_fabric.connection import connect
+from temporal_fabric.connection import asking, connect
 from temporal_fabric.errors import HostLockHeld
 from temporal_fabric.plugin import FabricPlugin
 from temporal_fabric.store import local_path, probe
@@ -53,10 +53,11 @@ async def serve(
         HostLockHeld: another worker serves this host.
         StoreError: the store is elsewhere and does not do what the fabric needs.
         ServerUnavailable: no server answers.
+        AccessDenied: it refuses this worker's credential, at the start or later.
     """
     plugin = FabricPlugin(settings)
     client = await connect(settings, address=address, namespace=namespace, plugins=[plugin])
-    with _host_lock(settings) as lock:
+    with _host_lock(settings) as lock, asking():
         await lock()
         desk = plugin.desk
         if local_path(desk.store.root) is None:

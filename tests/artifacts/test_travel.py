@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from temporal_fabric import Capsule, ExperimentFailed, Fabric, RequestRejected, names
-from temporal_fabric.errors import CapsuleError, ExperimentNotFinished
+from temporal_fabric.errors import CapsuleError, ExperimentNotFinished, Problem
 from tests.bodies import shell
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ async def test_what_a_finished_experiment_does_not_have(
     told = json.loads(submitted.stdout)["problems"]
     at = "/payload/process/inputs"
     assert submitted.returncode == 2
-    assert told == [problem.as_dict() for problem in caught.value.problems]
+    assert [Problem.from_dict(problem) for problem in told] == list(caught.value.problems)
     assert [(problem["code"], problem["path"]) for problem in told] == [
         ("E_DATA", f"{at}/0/source_uri"),
         ("E_INTEGRITY", f"{at}/1/sha256"),

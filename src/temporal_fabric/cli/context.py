@@ -75,13 +75,14 @@ class Context:
     async def fabric(self) -> AsyncGenerator[Fabric]:
         """Yield a connected `Fabric`."""
         from temporal_fabric.client import Fabric  # noqa: PLC0415
-        from temporal_fabric.connection import connect  # noqa: PLC0415
+        from temporal_fabric.connection import asking, connect  # noqa: PLC0415
         from temporal_fabric.observability.submission import flush  # noqa: PLC0415
 
         settings = self.settings()
         client = await connect(settings, address=self.address, namespace=self.namespace, quiet=True)
         try:
-            yield Fabric(client, settings)
+            with asking():
+                yield Fabric(client, settings)
         finally:
             flush(settings.tracing)
 
