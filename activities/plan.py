@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
@@ -36,8 +37,8 @@ class Plan:
         try:
             request = (await asyncio.to_thread(admit, body)).request
             workflow_id = names.workflow_id(request.tenant, request.id)
-            await check_tenant(request, workflow_id, self._desk)
+            counted = await check_tenant(request, workflow_id, self._desk)
             await check_upstreams(request, self._desk)
         except RequestRejected as exc:
             raise rejection(exc) from exc
-        return await place(request, self._desk)
+        return replace(await place(request, self._desk), counted=counted)

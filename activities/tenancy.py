@@ -46,7 +46,7 @@ def known(tenant: str, desk: Desk) -> TenantConfig:
 
 async def check_tenant(
     request: ExecutionRequest, workflow_id: str, desk: Desk, *, limits: bool = True
-) -> None:
+) -> bool:
     """Refuse a run that its tenant may not start.
 
     Args:
@@ -56,24 +56,28 @@ async def check_tenant(
         desk: The worker's settings.
         limits: Whether it is one experiment more; False only asks who asks.
 
+    Returns:
+        Whether anything was counted: the answer then holds for this request alone.
+
     Raises:
         RequestRejected: E_TENANT, E_QUOTA or E_RATE.
         RPCError: the server does not answer, or not for this worker: nothing is decided.
     """
     allowed = known(request.tenant, desk)
     if allowed == tenants.TenantConfig():
-        return
+        return False
     started, principal = datetime.now(UTC), None
     if activity.info().workflow_id == workflow_id:
         started, principal = await _start(workflow_id)
     if allowed.principals and principal is not None and principal not in allowed.principals:
         raise RequestRejected([tenants.not_for(request.tenant, principal)])
     if not limits:
-        return
+        return False
     counts = _Counts(request.tenant, workflow_id, started, attributes=desk.search_attributes)
     problems = [*await counts.quota(allowed.max_open), *await counts.rate(allowed.max_per_minute)]
     if problems:
         raise RequestRejected(problems)
+    return True
 
 
 async def _start(workflow_id: str) -> tuple[datetime, str]:

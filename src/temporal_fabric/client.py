@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class Fabric:
 
     async def _refuse_impossible(self, request: ExecutionRequest) -> None:
         """Ask a worker, unless a request that differs only in what is run was just asked for."""
-        shape = digests.shape(request)
+        shape = f"{request.tenant} {digests.shape(request)}"
         asked_at = self._possible.get(shape)
         if asked_at is not None and time.monotonic() - asked_at < _PLAN_HOLDS_S:
             return
@@ -102,6 +103,8 @@ class Fabric:
             return
         if not answer.backend:
             raise unplaceable(answer)
+        if answer.counted:
+            return
         if len(self._possible) >= _SHAPES:
             self._possible.clear()
         self._possible[shape] = time.monotonic()

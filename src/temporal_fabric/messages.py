@@ -296,6 +296,8 @@ class PlanAnswer:
 
     verdicts: list[BackendVerdict] = field(default_factory=list[BackendVerdict])
     nearest_change: str = ""
+    counted: bool = False
+    """Whether the tenant's limits were asked about: then it says nothing of the next request."""
 
 
 EVENTS = "events"
