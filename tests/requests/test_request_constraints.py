@@ -64,6 +64,13 @@ def test_free_names(text: str, names: tuple[str, ...]) -> None:
         ("location > 3", False, "overload"),
         ("cores / 0 > 1", False, "divide by zero"),
         ("location", False, "gives no true or false"),
+        ("gpu.exists(k, k == 'model')", True, "met"),
+        ("gpu.all(k, k == 'model')", False, "not met"),
+        ("labels.exists(k, k.startsWith('topology'))", True, "met"),
+        ("zones.filter(z, z > 'a') == ['b']", True, "met"),
+        ("(zones + ['c']).map(z, z + 'x') == ['ax', 'bx', 'cx']", True, "met"),
+        ("gpu.map(k, k)[0] == 'model'", False, "gpu is a map, which has no order"),
+        ("labels.filter(k, true)[0] == 'a'", False, "labels is a map, which has no order"),
     ],
 )
 def test_verdict(text: str, ok: bool, words: str) -> None:  # noqa: FBT001 - a table
@@ -73,6 +80,22 @@ def test_verdict(text: str, ok: bool, words: str) -> None:  # noqa: FBT001 - a t
     assert verdict.ok is ok
     assert verdict.constraint == text
     assert words in verdict.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'a': 1}.map(k, k)[0] == 'a'",
+        "(c ? a : b).filter(k, true)[0] == 1",
+        "f[g].map(k, k)[0] == 1",
+    ],
+)
+def test_what_may_be_a_map_has_no_order(text: str) -> None:
+    """`map` and `filter` over what may be a map are refused: each process would see its own."""
+    with pytest.raises(ExpressionRefused, match="no order") as refused:
+        compile_expression(text)
+
+    assert refused.value.code == "E_EXPR_SYNTAX"
 
 
 def test_missing_labels_are_listed() -> None:

@@ -3,7 +3,9 @@
 The engine has no call that lists the names in an expression, so they are read from its
 serialized syntax tree (`cel.expr.ParsedExpr`, a protocol buffer). Its own limits stop long
 loops but not memory: a few hundred bytes of nested `map` calls build gigabytes. Hence the rule
-of at most one comprehension per expression, over label lists of bounded length.
+of at most one comprehension per expression, over label lists of bounded length. A map has
+another order in every process, so `map` and `filter`, which would show it, take lists only;
+`all` and `exists` give the same in any order and take maps, too.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ _TYPE_NAMES = frozenset(
     }
 )
 _POSITION = re.compile(r"<input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
+_UNORDERED = "is a map, which has no order: use all or exists"
 _LENGTH_DELIMITED = 2
 _CONTINUES = 0x80
 
@@ -78,9 +81,13 @@ class Expression:
     """Type by the engine's own check: BOOL, INT, DOUBLE, STRING, DYN, ..."""
 
     program: Any
+    listed: tuple[str, ...] = ()
+    """Path of the label that `map` or `filter` goes through: it must not be a map."""
 
     def evaluate(self, labels: Mapping[str, Any]) -> Outcome:
         """Return what the expression gives for a nested label map; never raises for a label."""
+        if self.listed and is_table(_at(labels, self.listed)):
+            return Outcome(fault=f"{'.'.join(self.listed)} {_UNORDERED}")
         data = {name: labels[name] for name in self.names if name in labels}
         try:
             result = self.program.eval(data=data)
@@ -89,6 +96,15 @@ class Expression:
         if str(result.type()).endswith("ERROR"):
             return Outcome(fault=_first_line(str(result.value())))
         return Outcome(value=result.plain_value())
+
+
+def _at(labels: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = labels
+    for part in path:
+        if not is_table(value) or part not in value:
+            return None
+        value = value[part]
+    return value
 
 
 @lru_cache(maxsize=1)
@@ -121,6 +137,12 @@ def compile_expression(text: str) -> Expression:
     tree = _parse(engine, text)
     found = _Found(set(), 0)
     _walk(tree, frozenset(), found)
+    if found.unordered:
+        raise ExpressionRefused(
+            "E_EXPR_SYNTAX",
+            "uses map or filter on what may be a map, which has no order; use "
+            "all or exists, or go through a list or a label",
+        )
     if found.comprehensions > limits.COMPREHENSIONS:
         raise ExpressionRefused(
             "E_EXPR_COST", "has more than one comprehension (all, exists, map, filter)"
@@ -128,7 +150,7 @@ def compile_expression(text: str) -> Expression:
     names = tuple(sorted(found.names - _TYPE_NAMES))
     checked = _check(engine, text, names)
     gives = str(checked.return_type()).rpartition(".")[2]
-    return Expression(text, names, gives, checked)
+    return Expression(text, names, gives, checked, found.listed)
 
 
 def _parse(engine: Any, text: str) -> bytes:
@@ -201,10 +223,13 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 class _Found:
     names: set[str]
     comprehensions: int
+    listed: tuple[str, ...] = ()
+    unordered: bool = False
 
 
 # Field numbers of cel.expr.Expr, and of the parts of its messages that hold expressions.
 _IDENT, _COMPREHENSION = 4, 9
+_FUNCTION = 2
 _SELECT, _CALL, _LIST, _STRUCT, _ENTRY = 5, 6, 7, 8, -1
 _PARTS = {_SELECT: (1,), _CALL: (1, 3), _LIST: (1,), _STRUCT: (2,), _ENTRY: (3, 4)}
 _ITER_VAR, _ITER_RANGE, _ACCU_VAR, _ACCU_INIT, _ITER_VAR_2 = 1, 2, 3, 4, 8
@@ -236,12 +261,37 @@ def _walk_parts(kind: int, node: bytes, bound: frozenset[str], found: _Found) ->
 def _walk_comprehension(node: bytes, bound: frozenset[str], found: _Found) -> None:
     found.comprehensions += 1
     parts = list(_messages(node))
+    if any(number == _ACCU_INIT and _LIST in dict(_messages(child)) for number, child in parts):
+        _walk_range(dict(parts)[_ITER_RANGE], found)  # it builds a list: map or filter
     variables = (_ITER_VAR, _ACCU_VAR, _ITER_VAR_2)
     inner = bound | {text.decode() for number, text in parts if number in variables}
     for number, child in parts:
         if number not in variables:
             outside = number in (_ITER_RANGE, _ACCU_INIT)
             _walk(child, bound if outside else inner, found)
+
+
+def _walk_range(expr: bytes, found: _Found) -> None:
+    """Note what `map` or `filter` goes through: a list, a label, or what may be a map."""
+    kinds = dict(_messages(expr))
+    if _LIST in kinds:
+        return
+    if _CALL in kinds and dict(_messages(kinds[_CALL]))[_FUNCTION] == b"_+_":
+        return  # only lists, numbers and texts can be added
+    found.listed = _path(expr) or ()
+    found.unordered = not found.listed
+
+
+def _path(expr: bytes) -> tuple[str, ...] | None:
+    """Return the path of a label such as ``a.b``; None for any other expression."""
+    kinds = dict(_messages(expr))
+    if _IDENT in kinds:
+        return (dict(_messages(kinds[_IDENT]))[1].decode(),)
+    if _SELECT not in kinds:
+        return None
+    select = dict(_messages(kinds[_SELECT]))
+    below = _path(select[1])
+    return None if below is None else (*below, select[2].decode())
 
 
 def nest_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
