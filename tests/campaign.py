@@ -31,11 +31,12 @@ PARTS: dict[str, list[str]] = {
         "random_instants",
         "--timeout=3000",
     ],
-    "a death at every fail point": [
+    "a death at every fail point, a failure of every fsync": [
         "-m",
         "pytest",
         "-q",
         "tests/test_fault_points.py",
+        "tests/test_disk_faults.py",
         "--timeout=3000",
     ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],

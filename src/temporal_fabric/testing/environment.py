@@ -115,14 +115,21 @@ class FabricEnvironment:
         )
         self._port = int(self.server.info.address.rpartition(":")[2])
 
-    def start_worker(self, **env: str) -> subprocess.Popen[bytes]:
-        """Start a worker and return when it polls its queues."""
+    def start_worker(
+        self, module: str = "temporal_fabric.cli", /, **env: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker and return when it polls its queues.
+
+        Args:
+            module: The module that is run; one that stands in for the command line.
+            env: Further variables.
+        """
         self.settings.logs.mkdir(parents=True, exist_ok=True)
         path = self.settings.logs / "worker.log"
         with path.open("ab") as log:
             before = log.tell()
             worker = subprocess.Popen(
-                [sys.executable, "-m", "temporal_fabric.cli", "worker", "--address", self.address],
+                [sys.executable, "-m", module, "worker", "--address", self.address],
                 env=self.env | env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
