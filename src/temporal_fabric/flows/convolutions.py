@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from temporal_fabric.flows.facts import Facts
+from temporal_fabric.flows.facts import LARGEST_DENSE, Facts
 from temporal_fabric.flows.operators import Shape, static
 from temporal_fabric.flows.precision import complex_of, host, real_of
 
@@ -41,9 +41,6 @@ BOUNDARIES: dict[Boundary, str] = {
     "edge": "edge",
 }
 """Boundary, and the name that ``pad`` has for it."""
-
-_DENSE_SIDE = 4096
-"""Longest axis for which a dense factor is written out."""
 
 
 def gaussian_taps(sigma: float, radius: int | None = None) -> F64:
@@ -152,7 +149,7 @@ class SeparableConvolution:
         """Return the Kronecker factors, or the symbol where the boundary is periodic."""
         taps = [host(one) for one in self.taps]
         symmetric = all(bool((one == one[::-1]).all()) for one in taps)
-        small = max(self.in_shape) <= _DENSE_SIDE
+        small = max(self.in_shape) <= LARGEST_DENSE
         factors = None
         if small:
             sides = zip(taps, self.in_shape, strict=True)

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["NOTHING", "AdjointKind", "Facts", "composed", "scaled", "summed"]
+__all__ = ["LARGEST_DENSE", "NOTHING", "AdjointKind", "Facts", "composed", "scaled", "summed"]
 
 AdjointKind = Literal["derived", "exact", "user"]
 """Where an adjoint comes from: `jax.linear_transpose`, a formula here, or the user's own code."""
+
+LARGEST_DENSE = 4096
+"""Longest side of a matrix that is written out only for a certificate."""
 
 _U = float(np.finfo(np.float64).eps) / 2
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from temporal_fabric.flows.facts import Facts, composed, scaled, summed
+from temporal_fabric.flows.facts import LARGEST_DENSE, Facts, composed, scaled, summed
 from temporal_fabric.flows.precision import host
 
 if TYPE_CHECKING:
@@ -121,11 +121,12 @@ class Identity:
     def facts(self) -> Facts:
         """Return that it is everything at once: diagonal, circular, separable, an isometry."""
         ones = np.ones(self.in_shape)
+        small = max(self.in_shape, default=1) <= LARGEST_DENSE
         facts = Facts(
             fourier=ones.astype(np.complex128),
             gram_fourier=ones,
             diagonal=ones,
-            factors=tuple(np.eye(n) for n in self.in_shape),
+            factors=tuple(np.eye(n) for n in self.in_shape) if small else None,
             shift=(1,) * len(self.in_shape),
             reach=(0,) * len(self.in_shape),
             symmetric=True,
