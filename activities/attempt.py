@@ -31,6 +31,7 @@ from temporal_fabric.adapters.contract import (
 )
 from temporal_fabric.adapters.local_secrets import scrub
 from temporal_fabric.artifacts.delivery import with_targets
+from temporal_fabric.artifacts.fetching import Fetching
 from temporal_fabric.artifacts.staging import recorded_inputs, stage_in
 from temporal_fabric.clock import from_unix, now
 from temporal_fabric.environments import prepare
@@ -136,7 +137,8 @@ class _Run:
                 await stage_in(
                     request, self._place, self._desk.settings, self._desk.store, self._say
                 )
-                around = await prepare(request, self._environments, self._place, self._say)
+                fetch = Fetching(self._desk.settings.artifacts, self._say)
+                around = await prepare(request, self._environments, self._place, fetch, self._say)
                 reach(FailPoint.ATTEMPT_STAGED)
                 await self._adapter.submit(self._spec(request, around))
                 reach(FailPoint.ATTEMPT_SUBMITTED)
