@@ -73,15 +73,18 @@ async def test_what_is_built_stays_and_what_broke_goes(
             await asyncio.sleep(0.1)
     broken = environment.settings.environments / ("0" * 64)
     (broken / "bin").mkdir(parents=True)
+    left = broken.with_suffix(".archive")
+    left.write_bytes(b"half of an archive")
 
     listed = {one["state"]: one for one in await _env(environment, "ls")}
     removed = await _env(environment, "gc")
-    left = await _env(environment, "ls")
+    after = await _env(environment, "ls")
     await handle.cancel()
 
     assert listed.keys() == {"building", "broken"}
     assert [one["digest"] for one in removed["removed"]] == ["0" * 64]
-    assert [one["state"] for one in left] == ["building"]
+    assert [one["state"] for one in after] == ["building"]
+    assert not left.exists()
 
 
 async def test_a_duration_that_is_none(environment: FabricEnvironment) -> None:

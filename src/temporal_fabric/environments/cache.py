@@ -108,8 +108,15 @@ def _remove(path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for path in folder.glob(f"{_GOING}*") if folder.is_dir() else ():
+    """Remove what killed workers left of removals and of fetched archives."""
+    for path in folder.glob(f"{_GOING}*"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("*.archive"):
+        lock = try_lock(path.with_suffix(""))
+        if lock is not None:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)
+            os.close(lock)
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -35,7 +35,8 @@ class Commands:
     """Runs the commands that make one environment.
 
     Args:
-        lock: Descriptor that every command inherits: none of them ever outlives it.
+        lock: Descriptor of the lock. Every command inherits it, and so the lock lasts as long
+            as any of them.
         log: Takes each line of a command.
         say: Takes what is being done, for people who wait.
     """
