@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
 from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.holes import read_on
 from temporal_fabric.messages import EVENTS, SEALED_EVENTS, ReadAnswer, ReadInput
 from temporal_fabric.recorder.told import live_events
 from temporal_fabric.workplace import Workplace
@@ -88,8 +89,8 @@ async def _next_piece(look: Callable[[], ReadAnswer], patience_s: float) -> Read
 def _piece(path: Path, offset: int) -> ReadAnswer:
     try:
         with path.open("rb") as file:
-            file.seek(offset)
-            return _bytes(file.read(_LARGEST), offset)
+            data, after = read_on(file.fileno(), offset, _LARGEST)
+            return ReadAnswer(base64.b64encode(data).decode(), after)
     except FileNotFoundError:
         return _nothing(offset)
 

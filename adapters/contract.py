@@ -132,6 +132,8 @@ class JobStatus:
     ended_at: float | None = None
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
+    log_dropped_bytes: int = 0
+    """What was given up of its output, under the request's limit."""
     paused: bool = False
     """Whether the whole job stands still."""
 

@@ -13,6 +13,7 @@ from temporal_fabric.errors import PermanentBackendError
 from temporal_fabric.isolation import bubblewrap
 from temporal_fabric.isolation.rules import LEVELS, LIMITS, NONE, SANDBOX
 from temporal_fabric.launcher.limits import CPUS, MEMORY, PIDS, Limits
+from temporal_fabric.launcher.log_cap import LEAST_BYTES
 from temporal_fabric.launcher.sandboxed import Sandbox, init_file
 from temporal_fabric.requests.quantities import GIGABYTE
 from temporal_fabric.secrets import redaction
@@ -51,7 +52,7 @@ def limits_of(request: ExecutionRequest, rules: Rules, able: Abilities) -> Limit
     """Return what the launcher has to hold a payload to."""
     level, limits = level_of(request, rules), request.limits
     if level == NONE:
-        return Limits()
+        return Limits(log_bytes=limits.log_bytes)
     pids = limits.pids or _PIDS
     pids += _OWN_TASKS[SANDBOX] if level == SANDBOX else 0
     pids += _OWN_TASKS["secrets"] if request.secrets else 0
@@ -63,6 +64,7 @@ def limits_of(request: ExecutionRequest, rules: Rules, able: Abilities) -> Limit
         user_processes=None if by_group else pids,
         open_files=limits.open_files,
         no_core=True,
+        log_bytes=limits.log_bytes,
     )
 
 
@@ -119,6 +121,7 @@ def lacking_isolation(
             f"mend the host as the reason says, or set {at}/isolation to 'none'",
         )
     yield from _limits(request, level, able)
+    yield from _logs(request.limits.log_bytes, able)
     yield from _network(request, level, rules)
     workdir = Path(_program(request).workdir or "")
     if (
@@ -153,6 +156,16 @@ def _limits(request: ExecutionRequest, level: str, able: Abilities) -> Iterator[
             f"payloads may have {able.most_open_files} open files here at most",
             f"set /limits/open_files to {able.most_open_files}",
         )
+
+
+def _logs(log_bytes: int | None, able: Abilities) -> Iterator[Shortfall]:
+    if log_bytes is None:
+        return
+    if log_bytes < LEAST_BYTES:
+        change = f"set /limits/log_bytes to {LEAST_BYTES}"
+        yield _shortfall(f"output is cut in blocks: {LEAST_BYTES} bytes are the least", change)
+    if able.no_log_cap:
+        yield _shortfall(f"output cannot be cut: {able.no_log_cap}", "drop /limits/log_bytes")
 
 
 def _network(request: ExecutionRequest, level: str, rules: Rules) -> Iterator[Shortfall]:

@@ -22,7 +22,8 @@ from temporal_fabric.adapters.local_command import local_command
 from temporal_fabric.adapters.local_isolation import isolated, lacking_isolation, level_of
 from temporal_fabric.adapters.local_secrets import lacking, with_secrets
 from temporal_fabric.adapters.local_verdict import local_verdict
-from temporal_fabric.isolation.abilities import Abilities, of_launcher
+from temporal_fabric.holes import read_on
+from temporal_fabric.isolation.abilities import Abilities, of_launcher, with_log_cap, with_sandbox
 from temporal_fabric.isolation.rules import NONE, SANDBOX, read_rules
 from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec
 from temporal_fabric.secrets import resolving
@@ -87,14 +88,14 @@ class LocalProcessAdapter:
         verdict = local_verdict(request, self._config.labels)
         shortfalls = [*verdict.shortfalls, *lacking(request, self._settings.secrets)]
         if request.payload.process or request.payload.python:
-            able = await self._abilities(level_of(request, self._rules))
+            able = await self._abilities(request, probe=True)
             shortfalls += lacking_isolation(request, self._rules, able)
         return Verdict.of(*shortfalls)
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
         client = await self._launcher()
-        able = await self._abilities(level_of(attempt.request, self._rules))
+        able = await self._abilities(attempt.request, probe=False)
         record = await client.start(await asyncio.to_thread(self._launch, attempt, able))
         return JobHandle(attempt.key, _native_id(record))
 
@@ -102,13 +103,23 @@ class LocalProcessAdapter:
         spec = with_secrets(_launch_spec(attempt), attempt.request, self._settings.secrets)
         return isolated(spec, attempt, self._settings.home, self._rules, able)
 
-    async def _abilities(self, level: str) -> Abilities:
-        """Return what this host can hold; at the lowest level nobody needs to be asked."""
-        if level == NONE:
+    async def _abilities(self, request: ExecutionRequest, *, probe: bool) -> Abilities:
+        """Return what this host can hold, as far as the request needs it.
+
+        Args:
+            request: An admitted request.
+            probe: Whether sandbox and file system are tried as well.
+        """
+        level, capped = level_of(request, self._rules), request.limits.log_bytes is not None
+        if level == NONE and not capped:
             return Abilities()
-        client = await self._launcher()
-        info, sandbox = await client.info(), level == SANDBOX
-        return await asyncio.to_thread(of_launcher, info, self._rules, sandbox=sandbox)
+        info = await (await self._launcher()).info()
+        able = of_launcher(info)
+        if probe and level == SANDBOX:
+            able = await asyncio.to_thread(with_sandbox, able, self._rules)
+        if probe and capped:
+            able = await asyncio.to_thread(with_log_cap, able, self._settings.runs)
+        return able
 
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
@@ -129,8 +140,10 @@ class LocalProcessAdapter:
         key = handle.key
         place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
         offset = from_offset
-        while chunk := await asyncio.to_thread(_read_at, place.stdout, offset):
-            offset += len(chunk)
+        while True:
+            chunk, offset = await asyncio.to_thread(_read_at, place.stdout, offset)
+            if not chunk:
+                return
             yield chunk
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
@@ -160,7 +173,8 @@ class LocalProcessAdapter:
         """See `Adapter.inventory`."""
         client = await self._launcher()
         live = await client.keys()
-        able = await self._abilities(SANDBOX)
+        info = await client.info()
+        able = await asyncio.to_thread(with_sandbox, of_launcher(info), self._rules)
         return Inventory(
             name=self._name,
             kind=KIND,
@@ -168,7 +182,7 @@ class LocalProcessAdapter:
             slots=self.slots,
             running=len(live),
             labels=dict(self._config.labels),
-            detail=await client.info() | {"isolation": able.summary()},
+            detail=info | {"isolation": able.summary()},
         )
 
     async def aclose(self) -> None:
@@ -214,6 +228,7 @@ def _status(record: LaunchRecord) -> JobStatus:
         exit_code=record.exit_code,
         signal=record.signal,
         oom_kills=record.oom_kills,
+        log_dropped_bytes=record.log_dropped_bytes,
         reason=reason,
         message=message,
         started_at=record.started_at,
@@ -237,10 +252,9 @@ def _end(record: LaunchRecord) -> tuple[str, str]:
     return ("", "")
 
 
-def _read_at(path: Path, offset: int) -> bytes:
+def _read_at(path: Path, offset: int) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(_LOG_CHUNK)
+            return read_on(file.fileno(), offset, _LOG_CHUNK)
     except FileNotFoundError:
-        return b""
+        return (b"", offset)

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.contract import Shortfall, Verdict
-from temporal_fabric.environments import ARCHIVES, FETCHED, host_file
+from temporal_fabric.environments import host_file
 from temporal_fabric.requests.constraints import check_constraint
 from temporal_fabric.workplace import input_path, output_path
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.requests.payloads import ProcessPayload, PythonPayload
     from temporal_fabric.requests.resources import Resource
-    from temporal_fabric.requests.settings import Environment
 
 _NOT_YET = (
     "workdir",
@@ -28,7 +27,6 @@ _NOT_YET = (
     "budget_usd",
     "queue_timeout",
 )
-_LIMITS_NOT_YET = ("log_bytes",)
 
 
 def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdict:
@@ -87,13 +85,12 @@ def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
     asked = request.environment
     if asked is None:
         return
-    if asked.image is not None:
-        yield Shortfall(
-            "starts processes of this host, and cannot start them in an image",
-            "name a backend that runs containers (kind docker or kubernetes), or give "
-            "/environment/requirements, lock or conda_pack instead of image",
-        )
-    yield from _conda_pack(asked)
+    for name in ("image", "conda_pack"):
+        if getattr(asked, name) is not None:
+            yield Shortfall(
+                f"environments are made of Python packages here, not of {name!r}",
+                f"give /environment/requirements or /environment/lock instead of {name}",
+            )
     for name in ("requirements", "lock"):
         file = getattr(asked, name)
         if isinstance(file, str) and host_file(file) is None:
@@ -103,33 +100,10 @@ def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
             )
 
 
-def _conda_pack(asked: Environment) -> Iterator[Shortfall]:
-    if asked.conda_pack is None:
-        return
-    if not asked.conda_pack.endswith(ARCHIVES):
-        yield Shortfall(
-            f"unpacks {', '.join(ARCHIVES)}, not {asked.conda_pack!r}",
-            "pack it anew: conda-pack --format tar.gz",
-        )
-    if host_file(asked.conda_pack) is None and not asked.conda_pack.startswith(FETCHED):
-        yield Shortfall(
-            f"the archive {asked.conda_pack!r} is not a full path on this host",
-            f"set /environment/conda_pack to a full path or a URI: {', '.join(FETCHED)}",
-        )
-    elif host_file(asked.conda_pack) is None and asked.sha256 is None:
-        yield Shortfall(
-            f"the archive {asked.conda_pack!r} lies elsewhere and has no digest",
-            "set /environment/sha256",
-        )
-
-
 def _settings(request: ExecutionRequest) -> Iterator[Shortfall]:
     for name in _NOT_YET:
         if getattr(request, name):
             yield Shortfall(f"{name!r} is not supported here", f"drop /{name}")
-    for name in _LIMITS_NOT_YET:
-        if getattr(request.limits, name) is not None:
-            yield Shortfall(f"the limit {name!r} cannot be enforced here", f"drop /limits/{name}")
     for reason, change in (request.retry.on or {}).items():
         if change.model_dump(exclude_none=True):
             yield Shortfall(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from temporal_fabric.capsule.reading import Capsule
 from temporal_fabric.errors import CapsuleError
+from temporal_fabric.holes import read_on
 from temporal_fabric.messages import ReadInput
 from temporal_fabric.store import local_path
 from temporal_fabric.workplace import Workplace
@@ -42,16 +43,21 @@ async def read_logs(
     name = f"{stream}.log"
     with ExitStack() as files:
         opened: dict[int, BinaryIO] = {}
+        offsets: dict[int, int] = {}
         while True:
             status = await handle.status(detail=False)
             for epoch in _epochs(settings, status):
                 if epoch not in opened and (path := _find(settings, status, epoch, name)):
                     # An open file stays readable when the seal moves it into the capsule.
                     opened[epoch] = files.enter_context(path.open("rb"))
-                while epoch in opened and (chunk := opened[epoch].read(_CHUNK)):
+                while epoch in opened:
+                    at = offsets.get(epoch, 0)
+                    chunk, offsets[epoch] = read_on(opened[epoch].fileno(), at, _CHUNK)
+                    if not chunk:
+                        break
                     yield chunk
             if not opened and status.backend and not is_here(settings, status):
-                sealed = await asyncio.to_thread(reachable, status)
+                sealed = await asyncio.to_thread(_reachable, status)
                 afar = _from_afar(handle, stream, follow=follow)
                 async for piece in afar if sealed is None else _from_capsule(sealed, name):
                     yield piece
@@ -68,7 +74,7 @@ def is_here(settings: Settings, status: ExperimentStatus) -> bool:
     return root.is_dir() or (capsule is not None and capsule.is_dir())
 
 
-def reachable(status: ExperimentStatus) -> Capsule | None:
+def _reachable(status: ExperimentStatus) -> Capsule | None:
     """Return the capsule of an experiment that has ended, if it is in reach."""
     try:
         return Capsule.open(status.capsule) if status.final and status.capsule else None

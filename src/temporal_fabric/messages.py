@@ -159,6 +159,9 @@ class AttemptResult:
     collecting_at: str = ""
     """When the payload's end was known; with ``started_at`` it tells what no signal told."""
 
+    log_dropped_bytes: int = 0
+    """What was given up of standard output and error, under ``limits.log_bytes``."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptUpdate:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.errors import FabricError
 from temporal_fabric.isolation import bubblewrap
 from temporal_fabric.isolation.rules import LEVELS, NONE, SANDBOX
-from temporal_fabric.launcher import LauncherClient, cgroups
+from temporal_fabric.launcher import LauncherClient, cgroups, log_cap
 from temporal_fabric.launcher.limits import PIDS, held
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Abilities:
     no_sandbox: str = ""
     """Why there is no sandbox; empty where there is one."""
 
+    no_log_cap: str = ""
+    """Why output cannot be capped; empty where it can."""
+
     def lacks(self, what: str) -> str:
         """Return why a limit cannot be held, empty where it can."""
         if what in self.limits:
@@ -71,21 +74,34 @@ class Abilities:
         return {level: self.lacks_level(level) or YES for level in LEVELS}
 
 
-def of_launcher(info: Mapping[str, Any], rules: Rules, *, sandbox: bool = True) -> Abilities:
-    """Return what a running launcher can hold. Blocks for some milliseconds.
-
-    Args:
-        info: What the launcher says of itself.
-        rules: The owner's.
-        sandbox: Whether to try the sandbox too.
-    """
+def of_launcher(info: Mapping[str, Any]) -> Abilities:
+    """Return what a launcher says of itself, the sandbox and the file system left out."""
     return Abilities(
         limits=frozenset(info.get("limits", ())),
         most_open_files=int(info.get("most_open_files", 0)),
         root=bool(info.get("root", True)),
         outdated="limits" not in info,
-        no_sandbox=_no_sandbox(rules) if sandbox else "",
     )
+
+
+def with_sandbox(able: Abilities, rules: Rules) -> Abilities:
+    """Return the abilities with what a try of the sandbox said. Takes some milliseconds."""
+    try:
+        bubblewrap.probe(bubblewrap.find(rules.bubblewrap))
+    except bubblewrap.Unavailable as exc:
+        return replace(able, no_sandbox=str(exc))
+    return able
+
+
+def with_log_cap(able: Abilities, runs: Path) -> Abilities:
+    """Return the abilities with what a try of the runs' file system said."""
+    if able.outdated:
+        return replace(able, no_log_cap=_OLD)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        return replace(able, no_log_cap=log_cap.why_not(str(runs)))
+    except OSError as exc:
+        return replace(able, no_log_cap=str(exc))
 
 
 async def able_here(home: Path, rules: Rules) -> Abilities:
@@ -100,7 +116,7 @@ async def able_here(home: Path, rules: Rules) -> Abilities:
             info = await client.info()
     except FabricError:
         info = await asyncio.to_thread(_look)
-    return await asyncio.to_thread(of_launcher, info, rules)
+    return await asyncio.to_thread(with_sandbox, of_launcher(info), rules)
 
 
 def _look() -> dict[str, Any]:
@@ -109,11 +125,3 @@ def _look() -> dict[str, Any]:
     for base in bases.folders():
         cgroups.remove_group(base)
     return held(bases)
-
-
-def _no_sandbox(rules: Rules) -> str:
-    try:
-        bubblewrap.probe(bubblewrap.find(rules.bubblewrap))
-    except bubblewrap.Unavailable as exc:
-        return str(exc)
-    return ""

@@ -15,9 +15,10 @@ from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, TypeVar
 
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.launcher import freezing, process
+from temporal_fabric.launcher import freezing, log_cap, process
 from temporal_fabric.launcher.freezing import WallLimit
 from temporal_fabric.launcher.journal import log
+from temporal_fabric.launcher.log_cap import LogCap
 from temporal_fabric.launcher.protocol import (
     HOME_ENV,
     KEY_ENV,
@@ -69,6 +70,8 @@ class Attempt:
         self.reaped = False
         self.report: Report | None = None
         """Where a sandbox tells the payload's true end."""
+
+        self.log_cap = LogCap(spec) if spec.limits.log_bytes else None
 
         self.freezing = asyncio.Lock()
         self.wall = WallLimit(None, lambda: None)
@@ -243,6 +246,7 @@ class Supervisor:
             attempt.tried.set()
         if not attempt.error and not attempt.reaped:
             attempt.wall.go()
+            self._spawn_task(log_cap.follow(attempt, self._pool))
 
     async def _let_go(self, attempt: Attempt, child: process.Child) -> str:
         """Write the ``running`` record, release the child, return why it did not exec."""
@@ -308,6 +312,7 @@ class Supervisor:
         await self._clear(attempt)
         usage = await self._in_pool(attempt.tree.usage)
         record = _counted(attempt.record, usage, rusage)
+        record = replace(record, log_dropped_bytes=await log_cap.finish(attempt, self._pool))
         if attempt.report is not None:
             status, failure = attempt.report.outcome(status)
             attempt.error = attempt.error or failure

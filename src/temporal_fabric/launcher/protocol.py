@@ -151,6 +151,8 @@ class LaunchRecord:
     error: str | None = None
     max_rss_bytes: int | None = None
     cpu_s: float | None = None
+    log_dropped_bytes: int = 0
+    """What was given up of the payload's output, under its cap."""
     frozen_at: float | None = None
     """Since when the whole tree stands still; None while it may run."""
 

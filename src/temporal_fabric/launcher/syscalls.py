@@ -15,10 +15,12 @@ CLONE_NEWPID = 0x2000_0000
 _CLONE_NEWNS = 0x0002_0000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MS_REC, _MS_SLAVE = 0x4000, 0x8_0000
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
+_LIBC.fallocate.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 2
 _LIBC.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 _SESSION, _START = 3, 19
@@ -46,6 +48,11 @@ def become_subreaper() -> None:
 def die_with_parent() -> None:
     """Ask for SIGKILL when the thread that forked this process ends."""
     _check(_LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), "prctl pdeathsig")
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give a part of a file back to the disk; size and offsets stay."""
+    _check(_LIBC.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length), "fallocate")
 
 
 def boot_id() -> str:

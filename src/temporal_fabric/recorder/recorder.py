@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.failpoints import FailPoint, reach
+from temporal_fabric.holes import has_hole
 from temporal_fabric.recorder import segments
 from temporal_fabric.recorder.lines import MARK, LineRefused, Row, note, read_line
 from temporal_fabric.recorder.sources import Piece, read_piece
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STDOUT = "stdout.log"
+_STDERR = "stderr.log"
 _SOURCES = ("telemetry.jsonl", STDOUT)
 _REJECTED = "rejected.jsonl"
 _PIECES = 8
@@ -168,6 +170,7 @@ class Recorder:
                     break
             else:
                 more = True
+        self._tell_of_holes()
         if self._cursor.dropped > dropped:
             lost = self._cursor.dropped - dropped
             self._tell("dropped", lines=lost, rows_per_s=self._limits.rows_per_s)
@@ -234,6 +237,13 @@ class Recorder:
             if not path.is_symlink() and _size(path) < self._limits.rejected_bytes:
                 with path.open("a") as file:
                     file.write(json.dumps(entry) + "\n")
+
+    def _tell_of_holes(self) -> None:
+        """Say once of each stream that the launcher has begun to cut it."""
+        for name in (STDOUT, _STDERR):
+            if name not in self._cursor.cut and has_hole(self._folder / name):
+                self._cursor.cut.append(name)
+                self._tell("truncated", stream=name.removesuffix(".log"))
 
     def _tell(self, name: str, **detail: Any) -> None:
         self._cursor.lines += 1

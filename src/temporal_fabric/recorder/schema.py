@@ -21,7 +21,7 @@ _EVENTS = {
     "seq": ("int64", "", "number of the event within the capsule, from 1, without a gap"),
     "epoch": ("int32", "", "the attempt's fencing token; 0 before the first"),
     "time": ("time", "UTC", "when it happened"),
-    "event": ("string", "", "state, stage, event, dropped, rejected or recorder"),
+    "event": ("string", "", "state, stage, event, dropped, rejected, truncated or recorder"),
     "state": ("string", "", "the state entered; null for other events"),
     "reason": ("string", "", "why the state was entered; null where there is no reason"),
     "detail": ("string", "JSON", "further fields"),

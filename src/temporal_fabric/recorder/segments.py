@@ -41,6 +41,9 @@ class Cursor:
     rows: int = 0
     rejected: int = 0
     dropped: int = 0
+    cut: list[str] = field(default_factory=list[str])
+    """Logs of which the middle is known to be missing."""
+
     final: bool = False
     """The payload had ended and everything was read: nothing may be read again."""
 

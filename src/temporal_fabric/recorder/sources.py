@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from temporal_fabric.holes import Part, read_part
 from temporal_fabric.recorder.lines import MAX_LINE
 
 if TYPE_CHECKING:
@@ -50,10 +51,13 @@ def read_piece(path: Path, offset: int, *, skipping: bool, ended: bool) -> Piece
         skipping: Whether the offset is within a line that is too long.
         ended: The payload has ended, so a last line without an end is a line.
     """
-    size, data = _read(path, offset)
+    size, part = _read(path, offset)
     if size < offset:
-        size, data = _read(path, 0)
         return read_piece(path, 0, skipping=False, ended=ended)._replace(truncated=True)
+    if part.start > offset:
+        # Behind a hole, most probably within a line.
+        return read_piece(path, part.start, skipping=True, ended=ended)
+    data = part.data
     start = 0
     if skipping:
         start = data.find(b"\n") + 1
@@ -61,6 +65,8 @@ def read_piece(path: Path, offset: int, *, skipping: bool, ended: bool) -> Piece
             return Piece(b"", offset + len(data), skipping=True, more=offset + len(data) < size)
     end = data.rfind(b"\n") + 1
     whole = offset + len(data) >= size
+    if part.cut:
+        return Piece(data[start:end], offset + len(data), skipping=True, more=True)
     if ended and whole:
         end = len(data)
     elif len(data) - end > MAX_LINE:
@@ -69,17 +75,17 @@ def read_piece(path: Path, offset: int, *, skipping: bool, ended: bool) -> Piece
     return Piece(data[start:end], offset + max(start, end), more=not whole)
 
 
-def _read(path: Path, offset: int) -> tuple[int, bytes]:
+def _read(path: Path, offset: int) -> tuple[int, Part]:
     """Return a file's size, and at most `READ_BYTES` from an offset on."""
     try:
         # Without O_NONBLOCK a pipe in the file's place would hold the thread for ever.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return (offset, b"")
+        return (offset, Part(offset, b""))
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            return (offset, b"")
-        return (found.st_size, os.pread(fd, READ_BYTES, offset))
+            return (offset, Part(offset, b""))
+        return (found.st_size, read_part(fd, offset, READ_BYTES))
     finally:
         os.close(fd)

@@ -25,8 +25,8 @@ def told(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the event in a row of a segment.
 
     Returns:
-        ``event`` (stage, event, dropped, rejected or recorder), ``at``, ``epoch``, and
-        ``detail``, a table with the step where the payload gave one.
+        ``event`` (stage, event, dropped, rejected, truncated or recorder), ``at``,
+        ``epoch``, and ``detail``, a table with the step where the payload gave one.
     """
     step = {} if row["step"] is None else {"step": row["step"]}
     return {
@@ -54,13 +54,14 @@ def live_events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, A
             yield row["seq"], told(row)
 
 
-def sealed_events(table: bytes) -> list[dict[str, Any]]:
+def sealed_events(source: Path | bytes) -> list[dict[str, Any]]:
     """Return the events of a capsule, state changes left out, in their order.
 
     Args:
-        table: The content of the capsule's ``events.parquet``.
+        source: The capsule's ``events.parquet``, or its content.
     """
-    rows: list[dict[str, Any]] = parquet().read_table(arrow().BufferReader(table)).to_pylist()
+    file = arrow().BufferReader(source) if isinstance(source, bytes) else source
+    rows: list[dict[str, Any]] = parquet().read_table(file).to_pylist()
     return [
         {
             "event": row["event"],

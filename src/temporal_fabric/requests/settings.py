@@ -17,7 +17,6 @@ from temporal_fabric.requests.fields import (
     PathOrUri,
     Seconds,
     SecretRef,
-    Sha256,
     has_control,
     refuse,
 )
@@ -216,8 +215,6 @@ class Environment(Model):
     image: Image | None = None
     conda_pack: Annotated[PathOrUri, AfterValidator(_archive)] | None = None
     """An archive made by conda-pack."""
-    sha256: Sha256 | None = None
-    """Digest of the archive; needed where it is not a file of the host."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -226,8 +223,6 @@ class Environment(Model):
             raise refuse("E_MISSING", "names nothing to install", allowed=_ENVIRONMENTS)
         if len(given) > 1:
             raise refuse("E_CONFLICT", f"takes one of: {', '.join(given)}", allowed=_ENVIRONMENTS)
-        if self.sha256 is not None and self.conda_pack is None:
-            raise refuse("E_CONFLICT", "takes `sha256` only beside `conda_pack`")
         return self
 
 
