@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
+import runpy
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,10 +71,9 @@ class _Fsync:
 
 def main() -> None:
     """Replace ``os.fsync`` and run the command line."""
-    from temporal_fabric.cli.app import main as command  # noqa: PLC0415 - after the arguments
-
     os.fsync = _Fsync(Path(os.environ[FOLDER_ENV]))
-    command(sys.argv[1:])
+    # By its name: this module lies below the command line, and only starts it.
+    runpy.run_module("temporal_fabric.cli", run_name="__main__")
 
 
 if __name__ == "__main__":
