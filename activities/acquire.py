@@ -25,6 +25,7 @@ from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import Pausing
+from temporal_fabric.artifacts.workdirs import absent_workdir
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
@@ -84,6 +85,8 @@ class Acquire:
         answer = await place(request, self._desk)
         if not answer.backend:
             raise unplaceable(answer)
+        if absent := await asyncio.to_thread(absent_workdir, request, self._desk.store.objects):
+            raise RequestRejected([absent])
         await self._dependencies.settled(request, info.workflow_id)
         reach(FailPoint.ACQUIRE_PLACED)
         await self._open(record, admission)

@@ -287,8 +287,7 @@ def _end_of(status: JobStatus) -> tuple[str, str]:
 
 
 def _declared(request: ExecutionRequest) -> tuple[str, ...]:
-    program = request.payload.process or request.payload.python
-    paths = (output_path(item.source_path) for item in program.outputs) if program else ()
+    paths = (output_path(item.source_path) for item in request.outputs.values())
     return tuple(path for path in paths if path is not None)
 
 

@@ -16,9 +16,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from temporal_fabric import names
 from temporal_fabric.artifacts.capsule_outputs import split_capsule_uri
-from temporal_fabric.artifacts.staging import inputs_of
 from temporal_fabric.capsule.reading import Capsule
-from temporal_fabric.errors import CapsuleError, Problem, RequestRejected
+from temporal_fabric.errors import CapsuleError, Problem, RequestRejected, StoreError
 from temporal_fabric.states import Reason, State
 
 if TYPE_CHECKING:
@@ -94,17 +93,17 @@ async def check_upstreams(request: ExecutionRequest, desk: Desk) -> None:
 
 def _upstreams(request: ExecutionRequest) -> Iterator[tuple[str, Input, tuple[str, str, str]]]:
     """Yield place, input and (tenant, id, output) of every input from a capsule."""
-    for number, given in enumerate(inputs_of(request)):
+    for at, given in request.inputs.items():
         named = split_capsule_uri(given.source_uri)
         if named is not None:
-            yield (f"/payload/{request.kind}/inputs/{number}", given, named)
+            yield (at, given, named)
 
 
 def _contradictions(where: str, output: str, given: Input, at: str) -> Iterable[Problem]:
     """Compare an input with the sealed capsule it names."""
     try:
         capsule = Capsule.open(where)
-    except CapsuleError:
+    except (CapsuleError, StoreError):
         return []  # out of this worker's reach: staging says what is the matter
     try:
         files = capsule.output_files(output)

@@ -21,7 +21,8 @@ async def place(request: ExecutionRequest, desk: Desk) -> PlanAnswer:
     order = sorted(desk.backends, key=lambda name: _preference(request, name))
     verdicts = [await _verdict(request, name, desk) for name in order]
     chosen = next((verdict.backend for verdict in verdicts if verdict.ok), "")
-    return PlanAnswer(chosen, verdicts, "" if chosen else nearest_change(verdicts))
+    change = "" if chosen else nearest_change(verdicts)
+    return PlanAnswer(chosen, verdicts, change, store=desk.store.root)
 
 
 async def _verdict(request: ExecutionRequest, name: str, desk: Desk) -> BackendVerdict:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from temporal_fabric.adapters.contract import Shortfall, Verdict
 from temporal_fabric.environments import host_file
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from temporal_fabric.requests.models import ExecutionRequest
-    from temporal_fabric.requests.payloads import ProcessPayload, PythonPayload
     from temporal_fabric.requests.resources import Resource
 
 _NOT_YET = (
-    "workdir",
     "notify",
     "deadline",
     "budget_usd",
@@ -53,27 +52,30 @@ def _payload(request: ExecutionRequest) -> Iterator[Shortfall]:
             f"give /payload/process instead of /payload/{request.kind}",
         )
         return
-    for name in ("inputs", "outputs"):
-        if getattr(request.artifacts, name):
-            yield Shortfall(
-                f"takes the {name} of /payload/{request.kind} only", f"move /artifacts/{name} there"
-            )
-    yield from _inputs(process, request.kind)
-    yield from _outputs(process, request.kind)
+    yield from _inputs(request)
+    yield from _outputs(request)
 
 
-def _inputs(process: ProcessPayload | PythonPayload, kind: str) -> Iterator[Shortfall]:
-    for place, given in enumerate(process.inputs):
-        if input_path(given.mount_path) is None:
+def _inputs(request: ExecutionRequest) -> Iterator[Shortfall]:
+    taken: dict[str, str] = {}
+    for at, given in request.inputs.items():
+        path = input_path(given.mount_path)
+        if path is None:
             yield Shortfall(
                 f"input {given.mount_path!r} is outside /input",
-                f"set /payload/{kind}/inputs/{place}/mount_path to a path below /input",
+                f"set {at}/mount_path to a path below /input",
             )
+        elif path in taken:
+            yield Shortfall(
+                f"input {given.mount_path!r} is at the place of {taken[path]}",
+                f"set {at}/mount_path to another path",
+            )
+        else:
+            taken[path] = at
 
 
-def _outputs(process: ProcessPayload | PythonPayload, kind: str) -> Iterator[Shortfall]:
-    for place, output in enumerate(process.outputs):
-        at = f"/payload/{kind}/outputs/{place}"
+def _outputs(request: ExecutionRequest) -> Iterator[Shortfall]:
+    for at, output in request.outputs.items():
         if output_path(output.source_path) is None:
             yield Shortfall(
                 f"output {output.source_path!r} is outside /output",
@@ -101,6 +103,11 @@ def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
 
 
 def _settings(request: ExecutionRequest) -> Iterator[Shortfall]:
+    if urlsplit(request.workdir or "").scheme not in {"", "file", "tree"}:
+        yield Shortfall(
+            f"workdir {request.workdir!r} is not a folder that was brought along",
+            "set /workdir to a folder of the submitting machine, or make it an input",
+        )
     for name in _NOT_YET:
         if getattr(request, name):
             yield Shortfall(f"{name!r} is not supported here", f"drop /{name}")

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from temporal_fabric.errors import StoreError
+from temporal_fabric.errors import ContentDiffers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -77,7 +77,7 @@ class Measured:
         """Pass content on; its last chunk follows only if all of it is what was wanted.
 
         Raises:
-            StoreError: it is not.
+            ContentDiffers: it is not.
         """
         held = b""
         for chunk in content:
@@ -87,7 +87,7 @@ class Measured:
             self._size += len(chunk)
             held = chunk
         if self._wanted and self._digest.hexdigest() != self._wanted:
-            raise StoreError(
+            raise ContentDiffers(
                 f"content differs from what was expected [file={self._what}, "
                 f"sha256={self._digest.hexdigest()}, expected={self._wanted}]: did it change?"
             )

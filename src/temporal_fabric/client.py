@@ -19,12 +19,12 @@ from temporal_fabric import names
 from temporal_fabric.config import Settings
 from temporal_fabric.connection import asking, server_error
 from temporal_fabric.errors import (
-    Problem,
     RequestRejected,
     StoreError,
 )
 from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
 from temporal_fabric.handle import ExperimentHandle, not_found, refusal_of
+from temporal_fabric.luggage import Luggage, conflict
 from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.requests import ExecutionRequest, admit, digests
@@ -60,8 +60,15 @@ class Fabric:
         self._possible: dict[str, float] = {}
         """When a worker last said that a request of this shape can run somewhere."""
 
+        self._workers_store = ""
+        """Where the worker that was last asked keeps its store."""
+
     async def submit(
-        self, request: ExecutionRequest | Mapping[str, Any] | str | bytes, *, check: bool = True
+        self,
+        request: ExecutionRequest | Mapping[str, Any] | str | bytes,
+        *,
+        check: bool = True,
+        progress: Callable[[str], None] | None = None,
     ) -> ExperimentHandle:
         """Start an experiment, or return the one that already runs under this id.
 
@@ -71,18 +78,24 @@ class Fabric:
             request: A request, or a body in YAML, JSON or as a mapping.
             check: Ask a worker first whether any backend could ever run it. Without, or
                 where no worker answers, the experiment itself fails with E_NO_BACKEND.
+            progress: Told what is being read and uploaded: the working folder, and inputs
+                that are files of this machine.
 
         Raises:
+            StoreError: what it brings along cannot be stored.
             RequestRejected: the body is wrong, its id is taken by another body (E_CONFLICT),
                 or no backend could ever run it (E_NO_BACKEND).
             AccessDenied: the server refuses the caller's credential (E_AUTH).
             ServerUnavailable: the server stopped answering; submitting again is safe.
         """
         body = request.to_body() if isinstance(request, ExecutionRequest) else request
-        admission = admit(_with_id(body))
+        luggage = Luggage(self.settings, progress)
+        admission = await luggage.pack(admit(_with_id(body)))
         handle = self.get(admission.request.id, admission.request.tenant)
-        if await self._is_new(handle, admission) and check:
-            await self._refuse_impossible(admission.request)
+        if await self._is_new(handle, admission):
+            if check:
+                await self._refuse_impossible(admission.request)
+            await luggage.send(self._workers_store)
         try:
             await self._start(handle, admission)
         except WorkflowAlreadyStartedError:
@@ -101,6 +114,7 @@ class Fabric:
         answer = await self.plan(request)
         if answer is None:
             return
+        self._workers_store = answer.store
         if not answer.backend:
             raise unplaceable(answer)
         if answer.counted:
@@ -300,7 +314,7 @@ class Fabric:
         record = self.record(handle.tenant, handle.id)
         known = None if record is None else await record.digest()
         if known is not None and known != admission.digest:
-            raise _conflict(handle, known, admission.digest)
+            raise await conflict(handle, known, admission)
         return known is None
 
     async def _compare(self, handle: ExperimentHandle, admission: Admission) -> None:
@@ -309,7 +323,7 @@ class Fabric:
         memo = await description.memo()
         known = memo.get(names.MEMO_DIGEST) or await _digest_of_start(handle)
         if known != admission.digest:
-            raise _conflict(handle, str(known), admission.digest)
+            raise await conflict(handle, str(known), admission)
 
 
 async def _digest_of_start(handle: ExperimentHandle) -> str | None:
@@ -338,12 +352,3 @@ def _summary(request: ExecutionRequest) -> str:
     elif python is not None:
         what += f": {python.entry_point}"
     return f"{what[:150]} ({request.kind}, for {request.tenant})"
-
-
-def _conflict(handle: ExperimentHandle, known: str, given: str) -> RequestRejected:
-    message = (
-        f"the id {handle.id!r} is taken by another request: "
-        "choose another id, or submit the body that was submitted before"
-    )
-    problem = Problem("E_CONFLICT", "/id", message, actual=given, allowed=(known,))
-    return RequestRejected([problem])

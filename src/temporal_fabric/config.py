@@ -29,7 +29,8 @@ DEFAULT_POOLS = (names.DEFAULT_POOL,)
 _TABLES = ("backends", "secrets", *watch_settings.TABLES, "artifacts", "tenants")
 _TOP_KEYS = ("store", "pools", *_TABLES)
 _SECRETS = ("env", "folder")
-_ARTIFACTS = ("networks", "hosts", "ca_file", "max_bytes", "max_seconds")
+_AMOUNTS = ("max_bytes", "max_seconds", "upload_bytes", "upload_files")
+_ARTIFACTS = ("networks", "hosts", "ca_file", *_AMOUNTS)
 _BACKEND_KEYS = ("kind", "slots", "labels", "options", "patience_s")
 _PATIENCE_S = 3600.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
@@ -79,6 +80,12 @@ class ArtifactsConfig:
 
     max_seconds: int = 24 * 3600
     """For all inputs of one attempt together."""
+
+    upload_bytes: int = 2 * 1024**3
+    """Of all files together that one request brings along."""
+
+    upload_files: int = 10_000
+    """How many files one request may bring along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +269,7 @@ def _check_artifacts(table: Any) -> list[Problem]:
         found.append(Problem("E_TYPE", "/artifacts/hosts", "a table of host names and addresses"))
     if not isinstance(table.get("ca_file", ""), str):
         found.append(Problem("E_TYPE", "/artifacts/ca_file", "ca_file is a path"))
-    for key in ("max_bytes", "max_seconds"):
+    for key in _AMOUNTS:
         value = table.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             found.append(Problem("E_RANGE", f"/artifacts/{key}", f"{key} is a number from 1 on"))

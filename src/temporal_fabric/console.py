@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 COLOURS = {
     "SUCCEEDED": "green",
@@ -25,6 +26,22 @@ COLOURS = {
 def say(text: str, *, colour: str | None = None) -> None:
     """Print progress on standard error."""
     click.secho(text, fg=colour, err=True)
+
+
+def slow_progress(patience_s: float = 1.0) -> Callable[[str], None]:
+    """Return what prints progress on standard error, at most once in ``patience_s``.
+
+    What is over sooner prints nothing.
+    """
+    told = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= patience_s:
+            told = time.monotonic()
+            say(f"  {text}")
+
+    return tell
 
 
 def state_text(moment: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@
      +-- MapFailed                  some calls of a `map` failed; carries all of them
      +-- StoreError                 the store refused or lost an object
      |    +-- StoreConflict         an exclusive object exists with other content
+     |    +-- ContentDiffers        content is not what its digest says
      +-- CapsuleError               a capsule is missing, unsealed or does not verify
      +-- StaleEpoch                 a fenced effect was tried under an old epoch
      +-- BackendError
@@ -43,6 +44,7 @@ __all__ = [
     "BackendError",
     "BackendUnknown",
     "CapsuleError",
+    "ContentDiffers",
     "DevServerError",
     "EnvironmentFailed",
     "ExperimentCanceled",
@@ -227,6 +229,10 @@ class StoreError(FabricError):
 
 class StoreConflict(StoreError):
     """An object that may be created only once exists with other content."""
+
+
+class ContentDiffers(StoreError):
+    """Content has another digest than was expected."""
 
 
 class CapsuleError(FabricError):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from temporal_fabric.capsule.reading import Capsule
-from temporal_fabric.errors import CapsuleError
+from temporal_fabric.errors import CapsuleError, StoreError
 from temporal_fabric.holes import read_on
 from temporal_fabric.messages import ReadInput
 from temporal_fabric.store import local_path
@@ -78,7 +78,7 @@ def _reachable(status: ExperimentStatus) -> Capsule | None:
     """Return the capsule of an experiment that has ended, if it is in reach."""
     try:
         return Capsule.open(status.capsule) if status.final and status.capsule else None
-    except CapsuleError:
+    except (CapsuleError, StoreError):
         return None
 
 

@@ -301,6 +301,8 @@ class PlanAnswer:
     nearest_change: str = ""
     counted: bool = False
     """Whether the tenant's limits were asked about: then it says nothing of the next request."""
+    store: str = ""
+    """URI of the worker's store, where it expects what a request brings along."""
 
 
 EVENTS = "events"

@@ -277,3 +277,54 @@ async def test_getting_outputs(
     assert sorted(p.name for p in (tmp_path / "all").rglob("*")) == ["a", "b", "d"]
     assert (unknown.returncode, "results" in unknown.stderr) == (1, True)
     assert list((tmp_path / "bad").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["process", "python"])
+async def test_inputs_and_outputs_beside_the_payload(
+    environment: FabricEnvironment, fabric: Fabric, tmp_path: Path, kind: str
+) -> None:
+    """What stands under /artifacts is staged, required, delivered and named like the payload's."""
+    (tmp_path / "in").write_bytes(b"data")
+    script = 'cd "$FABRIC_OUTPUT_DIR"; cp "$FABRIC_INPUT_DIR/x" y; cat "$FABRIC_INPUT_DIR/z" > w'
+    code = f"import subprocess; subprocess.run({script!r}, shell=True, check=True)"
+    (tmp_path / "main.py").write_text(code)
+    uri = (tmp_path / "in").as_uri()
+    payloads: dict[str, dict[str, Any]] = {
+        "process": {"command": ["sh", "-c", script]},
+        "python": {"entry_point": str(tmp_path / "main.py")},
+    }
+    body: dict[str, Any] = {"id": f"beside-{kind}", "payload": {kind: payloads[kind]}}
+    body["payload"][kind]["inputs"] = [{"source_uri": uri, "mount_path": "z"}]
+    body["artifacts"] = {
+        "inputs": [{"source_uri": uri, "mount_path": "x"}],
+        "outputs": [
+            {"source_path": "y", "name": "copy", "target_uri": (tmp_path / "out").as_uri()}
+        ],
+    }
+
+    result = await (await fabric.submit(body)).result()
+
+    assert (tmp_path / "out").read_bytes() == b"data"
+    assert [given.path for given in result.attempts[0].inputs] == ["z", "x"]
+    got = environment.cli("get", f"beside-{kind}", "copy", "--to", str(tmp_path / "got"))
+    assert (got.returncode, (tmp_path / "got/y").read_bytes()) == (0, b"data")
+
+
+async def test_a_missing_output_beside_the_payload(fabric: Fabric) -> None:
+    """An output that is declared under /artifacts must exist, too."""
+    body = shell("true") | {"artifacts": {"outputs": [{"source_path": "none"}]}}
+
+    with pytest.raises(ExperimentFailed) as caught:
+        await (await fabric.submit(body)).result()
+
+    assert caught.value.reason == "OUTPUT_MISSING"
+
+
+async def test_two_inputs_at_one_place(fabric: Fabric, tmp_path: Path) -> None:
+    """The payload's input and one beside it cannot bear the same name, however it is spelt."""
+    (tmp_path / "in").write_bytes(b"data")
+    row = {"source_uri": (tmp_path / "in").as_uri(), "mount_path": "/input/x"}
+    body = _body("true", {"x": (tmp_path / "in").as_uri()}) | {"artifacts": {"inputs": [row]}}
+
+    with pytest.raises(RequestRejected, match="at the place of /payload/process/inputs/0"):
+        await fabric.submit(body)

@@ -63,12 +63,15 @@ def read_output(upstream: Upstream, uri: str) -> Iterator[tuple[str, Iterator[by
 
     Raises:
         ArtifactFailed: there is no such output, or its content is not what was sealed.
+        TransientBackendError: the capsule is out of reach.
     """
     try:
         capsule = Capsule.open(upstream.capsule)
         files = capsule.output_files(upstream.output)
     except CapsuleError as exc:
         raise ArtifactFailed(f"input not found: {uri}: {exc}") from exc
+    except StoreError as exc:
+        raise TransientBackendError(f"{uri}: {exc}") from exc
     for name, entry in files:
         yield (name, _content(capsule, entry, uri))
 

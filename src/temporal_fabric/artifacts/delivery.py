@@ -38,8 +38,7 @@ def with_targets(request: ExecutionRequest, outputs: Sequence[OutputFile]) -> li
 
     A folder's target is the prefix of its files' targets.
     """
-    program = request.payload.process or request.payload.python
-    declared = program.outputs if program else ()
+    declared = request.outputs.values()
     roots = {output_path(o.source_path): o.target_uri for o in declared if o.target_uri}
     return [replace(output, target_uri=_target(output.path, roots)) for output in outputs]
 

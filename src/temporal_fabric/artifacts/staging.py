@@ -23,18 +23,20 @@ from temporal_fabric.artifacts.https import read_https
 from temporal_fabric.artifacts.local_files import read_local
 from temporal_fabric.artifacts.s3 import Bucket, bucket_and_key
 from temporal_fabric.artifacts.transfer import Transfer
-from temporal_fabric.errors import ArtifactFailed, TransientBackendError
+from temporal_fabric.artifacts.trees import blob_key, tree_digest, tree_key
+from temporal_fabric.artifacts.workdirs import read_tree, unpack
+from temporal_fabric.errors import ArtifactFailed, StoreError, TransientBackendError
 from temporal_fabric.messages import InputFile
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import input_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from temporal_fabric.config import ArtifactsConfig, Settings
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.requests.payloads import Input
-    from temporal_fabric.store import Store
+    from temporal_fabric.store import Objects, Store
     from temporal_fabric.workplace import Workplace
 
 _RECORD = "inputs.json"
@@ -73,12 +75,16 @@ async def stage_in(
     """
     transfer = Transfer(settings.artifacts.max_bytes, settings.artifacts.max_seconds, say)
     done = list(recorded_inputs(place))
-    for number, wanted in enumerate(inputs_of(request)):
-        if number >= len(done):
-            staging = _Staging(place, number, wanted, settings.artifacts, transfer)
-            done.append(await _patiently(staging, store, transfer))
-            rows = json.dumps([asdict(given) for given in done]).encode()
-            await asyncio.to_thread(durable.replace, place.folder / _RECORD, rows)
+    works: list[_Staging | _Workdir] = [
+        _Staging(place, number, wanted, settings.artifacts, store.objects, transfer)
+        for number, wanted in enumerate(request.inputs.values())
+    ]
+    if request.workdir is not None:
+        works.append(_Workdir(place, request.workdir, store.objects, transfer))
+    for work in works[len(done) :]:
+        done.append(await _patiently(work, store, transfer))
+        rows = json.dumps([asdict(given) for given in done]).encode()
+        await asyncio.to_thread(durable.replace, place.folder / _RECORD, rows)
 
 
 def recorded_inputs(place: Workplace) -> list[InputFile]:
@@ -90,25 +96,37 @@ def recorded_inputs(place: Workplace) -> list[InputFile]:
     return [InputFile(**row) for row in rows]
 
 
-def inputs_of(request: ExecutionRequest) -> Sequence[Input]:
-    """Return the inputs of a process or python payload."""
-    program = request.payload.process or request.payload.python
-    return program.inputs if program else ()
-
-
-async def _patiently(staging: _Staging, store: Store, transfer: Transfer) -> InputFile:
+async def _patiently(work: _Staging | _Workdir, store: Store, transfer: Transfer) -> InputFile:
     """Stage one input; trouble that may pass is waited out, for a few seconds."""
     for tried in range(1, _TRIES + 1):
         try:
-            upstream = await find_upstream(staging.wanted.source_uri, store)
-            return await transfer.in_thread(staging.run, upstream)
+            upstream = await find_upstream(work.uri, store)
+            return await transfer.in_thread(work.run, upstream)
         except TransientBackendError as exc:
             if tried == _TRIES:
-                raise ArtifactFailed(
-                    f"input cannot be fetched: {staging.wanted.source_uri}: {exc}"
-                ) from exc
+                raise ArtifactFailed(f"input cannot be fetched: {work.uri}: {exc}") from exc
             await asyncio.sleep(_PAUSE_S * 2 ** (tried - 1))
     raise AssertionError("the last try returns or raises")
+
+
+@dataclass(frozen=True, slots=True)
+class _Workdir:
+    """The working folder on its way. Its methods block."""
+
+    place: Workplace
+    uri: str
+    objects: Objects
+    transfer: Transfer
+
+    def run(self, upstream: Upstream | None) -> InputFile:  # noqa: ARG002 - as `_Staging.run`
+        self.transfer.begin(f"staging {self.uri}")
+        aside = self.place.folder / "staging" / "workdir"
+        task = self.place.folder / "task"
+        try:
+            size = unpack(self.objects, self.uri, task, aside=aside, transfer=self.transfer)
+        except OSError as exc:
+            raise ArtifactFailed(f"workdir cannot be staged: {self.uri}: {exc}") from exc
+        return InputFile("", self.uri, size, tree_digest(self.uri) or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +137,12 @@ class _Staging:
     number: int
     wanted: Input
     config: ArtifactsConfig
+    objects: Objects
     transfer: Transfer
+
+    @property
+    def uri(self) -> str:
+        return self.wanted.source_uri
 
     def run(self, upstream: Upstream | None) -> InputFile:
         uri, path = self.wanted.source_uri, input_path(self.wanted.mount_path)
@@ -133,6 +156,8 @@ class _Staging:
             self._check(staged)
             staged = self._publish(aside, self.place.input / path) or staged
             self._check(staged)
+        except StoreError as exc:
+            raise TransientBackendError(str(exc)) from exc
         except OSError as exc:
             raise ArtifactFailed(f"input cannot be staged: {uri}: {exc}") from exc
         finally:
@@ -166,6 +191,8 @@ class _Staging:
         parts = urlsplit(uri)
         if upstream is not None:
             yield from read_output(upstream, uri)
+        elif parts.scheme == "file" and (uploaded := self._uploaded()) is not None:
+            yield from uploaded
         elif parts.scheme == "file":
             yield from read_local(Path(unquote(parts.path)), uri)
         elif parts.scheme == "s3":
@@ -173,6 +200,18 @@ class _Staging:
             yield from Bucket(bucket).read(key, uri)
         else:
             yield ("", read_https(uri, self.config, self.transfer))
+
+    def _uploaded(self) -> Iterator[tuple[str, Iterator[bytes]]] | None:
+        """Return what the submitting machine brought along, if it did."""
+        sha256 = (self.wanted.sha256 or "").removeprefix("sha256:")
+        is_folder = self.uri.endswith("/")
+        key = (tree_key if is_folder else blob_key)(sha256)
+        if not sha256 or urlsplit(self.uri).netloc or self.objects.piece(key, 0, 0) is None:
+            return None
+        if not is_folder:
+            return iter([("", self.objects.chunks(key))])
+        leaves = read_tree(self.objects, sha256, self.uri)
+        return ((leaf.path, self.objects.chunks(blob_key(leaf.sha256))) for leaf in leaves)
 
     def _check(self, staged: _Staged) -> None:
         expected = (self.wanted.sha256 or "").removeprefix("sha256:")

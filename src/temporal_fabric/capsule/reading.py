@@ -39,16 +39,14 @@ class Capsule:
             where: A ``file://`` or ``s3://`` URI such as ``result.capsule``, or a folder.
 
         Raises:
-            CapsuleError: there is no sealed capsule, or it is out of reach.
+            CapsuleError: there is no sealed capsule.
+            StoreError: it is out of reach.
         """
         uri = (
             where if isinstance(where, str) and "://" in where else Path(where).absolute().as_uri()
         )
-        try:
-            objects = open_objects(uri)
-            data = objects.read(MANIFEST)
-        except StoreError as exc:
-            raise CapsuleError(f"cannot open the capsule from here: {exc}") from exc
+        objects = open_objects(uri)
+        data = objects.read(MANIFEST)
         if data is None:
             raise CapsuleError(f"no sealed capsule [uri={uri}]: has the experiment ended?")
         return cls(objects, Manifest.parse(data))
@@ -82,12 +80,10 @@ class Capsule:
         """Return the content of one file.
 
         Raises:
-            CapsuleError: there is no such file, or it is out of reach.
+            CapsuleError: there is no such file.
+            StoreError: it is out of reach.
         """
-        try:
-            data = self.objects.read(name)
-        except StoreError as exc:
-            raise CapsuleError(f"cannot read {name}: {exc}") from exc
+        data = self.objects.read(name)
         if data is None:
             raise CapsuleError(f"no such file in the capsule [uri={self.uri}, file={name}]")
         return data
@@ -163,10 +159,11 @@ class Capsule:
 
 def outputs_by_name(request: Mapping[str, Any]) -> dict[str, str]:
     """Return the declared outputs of a request body: name to path below the output folder."""
-    payload = next(iter(request["payload"].values()))
+    holders = (next(iter(request["payload"].values())), request.get("artifacts", {}))
     paths = {
         (output.get("name"), output_path(output["source_path"]))
-        for output in payload.get("outputs", ())
+        for holder in holders
+        for output in holder.get("outputs", ())
     }
     by_file = {path.rpartition("/")[2]: path for _, path in paths if path}
     return by_file | {name: path for name, path in paths if name and path}

@@ -10,7 +10,7 @@ import click
 from temporal_fabric.cli.context import Context, common, run
 from temporal_fabric.cli.output import json_out
 from temporal_fabric.cli.request import read_body
-from temporal_fabric.console import say, table
+from temporal_fabric.console import say, slow_progress, table
 
 _OVERLAPS = ["SKIP", "BUFFER_ONE", "BUFFER_ALL", "CANCEL_OTHER", "TERMINATE_OTHER", "ALLOW_ALL"]
 
@@ -58,14 +58,18 @@ def create(
         raise click.UsageError("say when: --cron or --every")
 
     async def work() -> None:
+        from temporal_fabric.luggage import Luggage  # noqa: PLC0415
         from temporal_fabric.requests import admit  # noqa: PLC0415
         from temporal_fabric.schedules import Schedules  # noqa: PLC0415
 
         admission = admit(read_body(file, settings, default_id=name))
         async with shared.fabric() as fabric:
+            luggage = Luggage(fabric.settings, slow_progress())
+            packed = await luggage.pack(admission)
+            await luggage.send()
             await Schedules(fabric.client).create(
                 name,
-                admission,
+                packed,
                 cron=cron,
                 every=None if every is None else timedelta(seconds=every),
                 time_zone=time_zone,

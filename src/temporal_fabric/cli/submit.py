@@ -18,7 +18,7 @@ from temporal_fabric.cli.context import (
 from temporal_fabric.cli.output import json_out, result_out
 from temporal_fabric.cli.request import SET_OPTION, read_body, show_plan
 from temporal_fabric.cli.watch import follow as follow_experiment
-from temporal_fabric.console import say
+from temporal_fabric.console import say, slow_progress
 from temporal_fabric.errors import ExperimentCanceled, ExperimentFailed
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ Examples:
   temporal-fabric submit --follow request.yaml --set retry.max_attempts=3
   temporal-fabric submit --dry-run request.yaml
   temporal-fabric submit --name digits -- python fit.py --epochs 10
+  temporal-fabric submit --workdir . -- python fit.py --epochs 10
   cat request.json | temporal-fabric submit -
 
 Submitting the same body again returns the same experiment; another body under the same id
@@ -56,6 +57,11 @@ is refused with E_CONFLICT.
 @click.option("-f", "--follow", is_flag=True, help="Stay, show states and output, exit as it ends.")
 @click.option("--id", "request_id", default=None, help="Id of an experiment given as a command.")
 @click.option("--name", default=None, help="Name of an experiment given as a command.")
+@click.option(
+    "--workdir",
+    default=None,
+    help="Folder that a command brings along and starts in, such as '.'; .gitignore is respected.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and show where it would run, without effect.")
 @SET_OPTION
 @common
@@ -67,6 +73,7 @@ def submit(
     request_id: str | None,
     name: str | None,
     *,
+    workdir: str | None,
     settings: tuple[str, ...],
     follow: bool,
     dry_run: bool,
@@ -77,16 +84,24 @@ def submit(
 
     if bool(command) == bool(file):
         raise click.UsageError("give either a FILE or a command after --")
+    if file and workdir:
+        raise click.UsageError("--workdir is for a command; in a FILE, write 'workdir:'")
     if command:
-        body = apply_overrides(_command_body(command, request_id, name), settings)
+        body = apply_overrides(_command_body(command, request_id, name, workdir), settings)
     else:
         body = read_body(str(file), settings)
     run(show_plan(shared, body) if dry_run else submit_body(shared, body, follow=follow))
 
 
-def _command_body(command: tuple[str, ...], request_id: str | None, name: str | None) -> Any:
-    process = {"command": list(command), "workdir": str(Path.cwd())}
+def _command_body(
+    command: tuple[str, ...], request_id: str | None, name: str | None, workdir: str | None
+) -> Any:
+    process: dict[str, Any] = {"command": list(command)}
     body: dict[str, Any] = {"payload": {"process": process}}
+    if workdir is None:
+        process["workdir"] = str(Path.cwd())
+    else:
+        body["workdir"] = workdir
     name = name or Path(command[0]).name
     fresh = "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")
     body["id"] = request_id or f"{fresh[:40] or 'run'}-{secrets.token_hex(3)}"
@@ -96,7 +111,7 @@ def _command_body(command: tuple[str, ...], request_id: str | None, name: str | 
 async def submit_body(shared: Context, body: Any, *, follow: bool) -> int:
     """Submit a body; show it to the end where asked to; return the exit code."""
     async with shared.fabric() as fabric:
-        handle = await fabric.submit(body)
+        handle = await fabric.submit(body, progress=slow_progress())
         if not follow:
             _submitted(shared, handle)
             return 0

@@ -32,6 +32,7 @@ __all__ = [
     "Bytes",
     "EntryPoint",
     "EnvKey",
+    "Folder",
     "Gigabytes",
     "HttpsUri",
     "Image",
@@ -146,6 +147,7 @@ _RESERVED_ENV = re.compile(
 )
 _SECRET_REF = re.compile(r"secret://(?:env|file)/[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _SHA256 = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
+_TREE = re.compile(r"tree://sha256/[0-9a-f]{64}")
 _MODULE = re.compile(
     r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:"
     r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
@@ -198,6 +200,10 @@ def _uri(schemes: tuple[str, ...]) -> Callable[[str], str]:
 
 def _path_or_uri(value: str) -> str:
     return _uri(READABLE)(value) if "://" in value else check_path(value)
+
+
+def _folder(value: str) -> str:
+    return value if _TREE.fullmatch(value) else _path_or_uri(value)
 
 
 def _image(value: str) -> str:
@@ -300,6 +306,11 @@ PathOrUri = Annotated[
     str,
     Field(min_length=1, json_schema_extra={"format": "path-or-uri"}),
     AfterValidator(_path_or_uri),
+]
+Folder = Annotated[
+    str,
+    Field(min_length=1, json_schema_extra={"format": "path-or-uri"}),
+    AfterValidator(_folder),
 ]
 InputUri = Annotated[str, AfterValidator(_uri(READABLE)), _scheme(READABLE)]
 OutputUri = Annotated[str, AfterValidator(_uri(WRITABLE)), _scheme(WRITABLE)]

@@ -1,8 +1,8 @@
 """The request: one model, the same from YAML, JSON and Python."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_validator
 
@@ -18,10 +18,10 @@ from temporal_fabric.requests.engines import (
 )
 from temporal_fabric.requests.fields import (
     AlsoAccepts,
+    Folder,
     Items,
     Model,
     Name,
-    PathOrUri,
     Seconds,
     Title,
     has_control,
@@ -29,7 +29,13 @@ from temporal_fabric.requests.fields import (
     refuse,
 )
 from temporal_fabric.requests.moments import read_deadline
-from temporal_fabric.requests.payloads import ContainerPayload, ProcessPayload, PythonPayload
+from temporal_fabric.requests.payloads import (
+    ContainerPayload,
+    Input,
+    Output,
+    ProcessPayload,
+    PythonPayload,
+)
 from temporal_fabric.requests.resources import Requirements
 from temporal_fabric.requests.settings import (
     Artifacts,
@@ -43,6 +49,8 @@ from temporal_fabric.requests.settings import (
 from temporal_fabric.shapes import is_table
 
 __all__ = ["KINDS", "SCHEMA_VERSION", "ExecutionRequest", "Payload"]
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = "1"
 
@@ -106,6 +114,10 @@ class Payload(Model):
         return cast("AnyPayload", getattr(self, self.kind))
 
 
+def _pointed(at: str, items: Iterable[T]) -> dict[str, T]:
+    return {f"{at}/{place}": item for place, item in enumerate(items)}
+
+
 def _provenance(value: str) -> str:
     if has_control(value):
         raise refuse("E_NAME", "has a control character; remove it")
@@ -159,8 +171,8 @@ class ExecutionRequest(Model):
     budget_usd: float | None = Field(default=None, ge=0, le=1e9)
     queue_timeout: Seconds | None = None
     """How long it may wait for a backend."""
-    workdir: PathOrUri | None = None
-    """Folder brought along; uploaded by digest at submission where it is a local path."""
+    workdir: Folder | None = None
+    """Folder brought along into FABRIC_TASK_DIR; `submit` uploads it and puts its digest here."""
     environment: Environment | None = None
     secrets: Secrets = ()
     notify: Notifications = ()
@@ -181,6 +193,22 @@ class ExecutionRequest(Model):
     def kind(self) -> PayloadKind:
         """The payload's kind."""
         return self.payload.kind
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """Every input, of the payload and beside it, by its JSON pointer."""
+        given = getattr(self.payload.body, "inputs", ())
+        return _pointed(f"/payload/{self.kind}/inputs", given) | _pointed(
+            "/artifacts/inputs", self.artifacts.inputs
+        )
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Every declared output, of the payload and beside it, by its JSON pointer."""
+        given = getattr(self.payload.body, "outputs", ())
+        return _pointed(f"/payload/{self.kind}/outputs", given) | _pointed(
+            "/artifacts/outputs", self.artifacts.outputs
+        )
 
     @staticmethod
     def from_file(path: str | FilePath) -> "ExecutionRequest":

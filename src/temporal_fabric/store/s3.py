@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from temporal_fabric.beneath import CHUNK, Measured, chunks, opened_below
-from temporal_fabric.errors import StoreError
+from temporal_fabric.errors import ContentDiffers, StoreError
 from temporal_fabric.store.bucket import answer_code, connected, short
 from temporal_fabric.store.folder import checked_key
 
@@ -194,7 +194,7 @@ class S3Objects:
 
         try:
             yield
-        except StoreError:
+        except ContentDiffers:
             raise
         except FileNotFoundError as exc:
             # A missing bucket, or a wrong endpoint's 404, must not be taken for an absence.
