@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.isolation import bubblewrap
@@ -13,8 +14,6 @@ from temporal_fabric.launcher.sandboxed import Sandbox, init_file
 from tests.launcher.place import Place
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec
 
 BOMB = """
@@ -80,3 +79,9 @@ class SandboxPlace(Place):
         """Start a payload and wait for its end."""
         await client.start(spec)
         return await client.wait(spec.key, 30)
+
+
+def mounts_of(folder: Path) -> list[str]:
+    """Return what is mounted, in this process's view, from or below a folder."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(folder) in line]

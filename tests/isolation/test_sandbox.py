@@ -10,13 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from temporal_fabric.launcher.limits import Limits
-from tests.isolation.place import BOMB
+from tests.isolation.place import BOMB, mounts_of
 from tests.launcher.place import until
 from tests.launcher.test_payloads import ORPHANS
 from tools import make_syscall_filters
@@ -218,7 +217,6 @@ async def test_terminate_asks_first(sandboxes: SandboxPlace) -> None:
 async def test_nothing_is_left_of_a_tree(every_sandbox: SandboxPlace) -> None:
     """Daemons, double forks and deaf processes are gone when the end is told; so are mounts."""
     client = await every_sandbox.connect()
-    before = _mounts()
     script = f"trap '' TERM; {ORPHANS} : > ready; while :; do sleep 0.05; done"
     await client.start(every_sandbox.sandboxed("a", script))
     assert await until((every_sandbox.task / "ready").exists)
@@ -226,7 +224,7 @@ async def test_nothing_is_left_of_a_tree(every_sandbox: SandboxPlace) -> None:
 
     assert (ended.state, ended.signal, ended.why) == ("ended", 9, "terminated")
     assert every_sandbox.nappers() == 0
-    assert _mounts() == before
+    assert mounts_of(every_sandbox.folder) == []
 
 
 async def test_launcher_death_takes_the_sandbox(every_sandbox: SandboxPlace) -> None:
@@ -316,7 +314,3 @@ async def work():
     await client.aclose()
 asyncio.run(work())
 """
-
-
-def _mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 YES = "yes"
 
 _NO_GROUPS = (
-    "this host's control groups do not limit {what} for the worker: run it with rights to them "
-    "(as root, or with Delegate=yes in its systemd unit)"
+    "this host's control groups do not limit {what} for the worker: that takes root, and where "
+    "the host has version 2 alone, a worker in the root group"
 )
 _OLD = (
     "the launcher on this host is of an earlier version: it is replaced as soon as its payloads "
