@@ -21,7 +21,7 @@ from temporalio.exceptions import ApplicationError
 from temporal_fabric import names
 from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
-from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.activities.heartbeat import INTERVAL_S, beating
 from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import Pausing
@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from temporal_fabric.requests.admission import Admission
 
 
+_BEATS_A_SECOND = 50
+"""Of all that wait: each is a write of the server."""
+
+_LONGEST_PAUSE_S = 10.0
+"""A third of the heartbeat timeout of what waits."""
+
+
 class Acquire:
     """The ``acquire`` activity of one worker."""
 
@@ -52,13 +59,18 @@ class Acquire:
         Raises:
             ApplicationError: non-retryable, type = first error code, details = all problems.
         """
-        async with beating(self._waiting):
+        async with beating(self._waiting, self._pause_s):
             if asked.held is not None:
                 return replace(asked.held, reason=await self._waits_for(asked.held))
             try:
                 return await self._place(asked)
             except RequestRejected as exc:
                 raise rejection(exc) from exc
+
+    def _pause_s(self) -> float:
+        """Return the pause between heartbeats: of a long line each one beats less often."""
+        waiting = sum(count for _, _, count in self._desk.places())
+        return min(max(INTERVAL_S, waiting / _BEATS_A_SECOND), _LONGEST_PAUSE_S)
 
     def _waiting(self) -> dict[str, Any]:
         """Return what the UI shows while the request waits for a place."""

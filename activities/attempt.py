@@ -31,6 +31,7 @@ from temporal_fabric.adapters.contract import (
 )
 from temporal_fabric.adapters.local_secrets import scrub
 from temporal_fabric.artifacts.delivery import with_targets
+from temporal_fabric.artifacts.fetching import Fetching
 from temporal_fabric.artifacts.staging import recorded_inputs, stage_in
 from temporal_fabric.clock import from_unix, now
 from temporal_fabric.environments import prepare
@@ -136,7 +137,8 @@ class _Run:
                 await stage_in(
                     request, self._place, self._desk.settings, self._desk.store, self._say
                 )
-                around = await prepare(request, self._environments, self._place, self._say)
+                fetch = Fetching(self._desk.settings.artifacts, self._say)
+                around = await prepare(request, self._environments, self._place, fetch, self._say)
                 reach(FailPoint.ATTEMPT_STAGED)
                 await self._adapter.submit(self._spec(request, around))
                 reach(FailPoint.ATTEMPT_SUBMITTED)
@@ -178,7 +180,8 @@ class _Run:
         await self._fence()
         self._state, self._collecting_at = State.COLLECTING, now()
         async with self._telling_if_long(State.COLLECTING, self._collecting_at):
-            await asyncio.to_thread(scrub, self._place, request, self._desk.settings.secrets)
+            if request.secrets:
+                await asyncio.to_thread(scrub, self._place, request, self._desk.settings.secrets)
             ended = await self._judged(request, status)
         reach(FailPoint.ATTEMPT_COLLECTED)
         return ended
@@ -204,6 +207,9 @@ class _Run:
 
     async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
         await self._record.mark_ended(self._asked.epoch, "ended")
+        excerpt, inputs = await asyncio.to_thread(
+            lambda: (self._place.excerpt(), recorded_inputs(self._place))
+        )
         return AttemptResult(
             epoch=self._asked.epoch,
             backend=self._asked.backend,
@@ -215,13 +221,13 @@ class _Run:
             native_id=status.native_id or self._native_id,
             started_at=from_unix(status.started_at) if status.started_at else "",
             ended_at=from_unix(status.ended_at) if status.ended_at else now(),
-            stderr_excerpt=await asyncio.to_thread(self._place.excerpt),
+            stderr_excerpt=excerpt,
             oom_kills=status.oom_kills,
             cpu_s=status.cpu_s,
             max_rss_bytes=status.max_rss_bytes,
             log_dropped_bytes=status.log_dropped_bytes,
             paused_s=round(status.paused_s, 3),
-            inputs=await asyncio.to_thread(recorded_inputs, self._place),
+            inputs=inputs,
             collecting_at=self._collecting_at,
         )
 

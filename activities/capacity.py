@@ -8,10 +8,13 @@ granted for, also after an adoption, so a restart at worst runs a few attempts m
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import time
+from bisect import bisect_left, insort
 from contextlib import suppress
+
+_Turn = tuple[int, str, int, str]
+"""Negative priority, since when, in which order, who: the least comes first."""
 
 UNCLAIMED_S = 60.0
 """A granted place whose attempt does not come in this time was given up: cancelled, or lost."""
@@ -28,9 +31,10 @@ class Capacity:
         self.slots = slots
         self._running: set[str] = set()
         self._granted: dict[str, float] = {}
-        self._waiting: list[tuple[int, str, int, str]] = []
+        self._line: list[_Turn] = []
+        self._turns: dict[str, _Turn] = {}
+        self._calls: dict[_Turn, asyncio.Event] = {}
         self._order = itertools.count()
-        self._changed = asyncio.Event()
 
     @property
     def used(self) -> int:
@@ -45,12 +49,12 @@ class Capacity:
     @property
     def waiting(self) -> int:
         """How many wait for a place in this worker."""
-        return len(self._waiting)
+        return len(self._line)
 
     def position(self, key: str) -> int | None:
         """Return how many wait before ``key`` in this worker, or None where it does not wait."""
-        order = sorted(self._waiting)
-        return next((i for i, entry in enumerate(order) if entry[-1] == key), None)
+        turn = self._turns.get(key)
+        return None if turn is None else bisect_left(self._line, turn)
 
     async def grant(self, key: str, priority: int, since: str = "") -> bool:
         """Wait for a place: the most urgent first, then who has waited longest.
@@ -64,20 +68,23 @@ class Capacity:
             Whether it had to wait.
         """
         waited = False
-        entry = (-priority, since, next(self._order), key)
-        heapq.heappush(self._waiting, entry)
+        turn = (-priority, since, next(self._order), key)
+        call = self._calls[turn] = asyncio.Event()
+        self._turns[key] = turn
+        insort(self._line, turn)
         try:
             while not self._has(key):
-                if self._free() and self._waiting[0] == entry:
+                if self._free() and self._line[0] == turn:
                     self._granted[key] = time.monotonic()
                     break
                 waited = True
-                self._changed.clear()
-                await self._pause()
+                call.clear()
+                await _pause(call)
         finally:
-            self._waiting.remove(entry)
-            heapq.heapify(self._waiting)
-            self._changed.set()
+            del self._line[bisect_left(self._line, turn)], self._calls[turn]
+            if self._turns.get(key) == turn:
+                del self._turns[key]
+            self._call_first()
         return waited
 
     def claim(self, key: str) -> None:
@@ -89,7 +96,12 @@ class Capacity:
         """Give the place back; repeating it changes nothing."""
         self._granted.pop(key, None)
         self._running.discard(key)
-        self._changed.set()
+        self._call_first()
+
+    def _call_first(self) -> None:
+        # Waking all of a long line for each place would cost more than the place.
+        if self._line:
+            self._calls[self._line[0]].set()
 
     def _has(self, key: str) -> bool:
         return key in self._running or key in self._granted
@@ -99,10 +111,11 @@ class Capacity:
         self._granted = {key: at for key, at in self._granted.items() if at > oldest}
         return self.slots is None or self.used < self.slots
 
-    async def _pause(self) -> None:
-        # The limit lets given-up grants expire while nothing else happens.
-        # Not `wait_for`: in Python 3.11 it swallows a cancellation that meets a set event, as
-        # it does when a worker that stops cancels many waiters at once.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(5.0):
-                await self._changed.wait()
+
+async def _pause(call: asyncio.Event) -> None:
+    # The limit lets given-up grants expire while nothing else happens.
+    # Not `wait_for`: in Python 3.11 it swallows a cancellation that meets a set event, as
+    # it does when a worker that stops cancels many waiters at once.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5.0):
+            await call.wait()

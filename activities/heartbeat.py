@@ -20,20 +20,23 @@ INTERVAL_S = 2.0
 
 
 @asynccontextmanager
-async def beating(details: Callable[[], Any] | None = None) -> AsyncGenerator[None]:
+async def beating(
+    details: Callable[[], Any] | None = None, pause_s: Callable[[], float] = lambda: INTERVAL_S
+) -> AsyncGenerator[None]:
     """Heartbeat after half a second and then every two, while the block runs.
 
     Each beat is a write of the server, so what is over at once does without.
 
     Args:
         details: Called at each beat; only the latest value is kept by the server.
+        pause_s: Called after each beat; below half the activity's heartbeat timeout.
     """
 
     async def beat() -> None:
         await asyncio.sleep(FIRST_S)
         while True:
             activity.heartbeat(*(() if details is None else (details(),)))
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(pause_s())
 
     task = asyncio.create_task(beat())
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from temporal_fabric.adapters.contract import Shortfall, Verdict
-from temporal_fabric.environments import host_file
+from temporal_fabric.environments import ARCHIVES, FETCHED, host_file
 from temporal_fabric.requests.constraints import check_constraint
 from temporal_fabric.workplace import input_path, output_path
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.requests.resources import Resource
+    from temporal_fabric.requests.settings import Environment
 
 _NOT_YET = (
     "notify",
@@ -87,12 +88,13 @@ def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
     asked = request.environment
     if asked is None:
         return
-    for name in ("image", "conda_pack"):
-        if getattr(asked, name) is not None:
-            yield Shortfall(
-                f"environments are made of Python packages here, not of {name!r}",
-                f"give /environment/requirements or /environment/lock instead of {name}",
-            )
+    if asked.image is not None:
+        yield Shortfall(
+            "starts processes of this host, and cannot start them in an image",
+            "name a backend that runs containers (kind docker or kubernetes), or give "
+            "/environment/requirements, lock or conda_pack instead of image",
+        )
+    yield from _conda_pack(asked)
     for name in ("requirements", "lock"):
         file = getattr(asked, name)
         if isinstance(file, str) and host_file(file) is None:
@@ -100,6 +102,26 @@ def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
                 f"the environment's file {file!r} is not a full path on this host",
                 f"set /environment/{name} to a full path, or list the requirements",
             )
+
+
+def _conda_pack(asked: Environment) -> Iterator[Shortfall]:
+    if asked.conda_pack is None:
+        return
+    if not asked.conda_pack.endswith(ARCHIVES):
+        yield Shortfall(
+            f"unpacks {', '.join(ARCHIVES)}, not {asked.conda_pack!r}",
+            "pack it anew: conda-pack --format tar.gz",
+        )
+    if host_file(asked.conda_pack) is None and not asked.conda_pack.startswith(FETCHED):
+        yield Shortfall(
+            f"the archive {asked.conda_pack!r} is not a full path on this host",
+            f"set /environment/conda_pack to a full path or a URI: {', '.join(FETCHED)}",
+        )
+    elif host_file(asked.conda_pack) is None and asked.sha256 is None:
+        yield Shortfall(
+            f"the archive {asked.conda_pack!r} lies elsewhere and has no digest",
+            "set /environment/sha256",
+        )
 
 
 def _settings(request: ExecutionRequest) -> Iterator[Shortfall]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOREVER = timedelta(days=3650)
 HEARTBEAT = timedelta(seconds=10)
+QUEUED_HEARTBEAT = timedelta(seconds=30)  # a thousand may wait, and each beat is a write
 CONTROL_LIMIT = timedelta(seconds=60)
 
 STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
@@ -42,7 +43,7 @@ def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
         task_queue=names.pool_queue(pool),
         result_type=Grant,
         start_to_close_timeout=FOREVER,
-        heartbeat_timeout=HEARTBEAT,
+        heartbeat_timeout=QUEUED_HEARTBEAT,
         retry_policy=STEADY,
         cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         summary="admit and place",

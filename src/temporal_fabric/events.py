@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.clock import now
 from temporal_fabric.errors import ServerUnavailable
-from temporal_fabric.logs import is_here
+from temporal_fabric.logs import is_here, reachable
 from temporal_fabric.messages import EVENTS, SEALED_EVENTS, ReadInput
 from temporal_fabric.recorder.told import STATE, live_events, sealed_events
 from temporal_fabric.states import State
-from temporal_fabric.store import local_path
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
+    from temporal_fabric.capsule.reading import Capsule
     from temporal_fabric.config import Settings
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.status import ExperimentStatus
@@ -68,7 +68,9 @@ async def read_events(handle: ExperimentHandle, settings: Settings) -> AsyncIter
 
 def recorded_events(status: ExperimentStatus) -> list[Event]:
     """Return the events of an experiment that has ended, from its timeline and its capsule."""
-    return _in_order([*_states(status.timeline), *_from_capsule(status)])
+    capsule = reachable(status)
+    told = [] if capsule is None else _from_capsule(capsule)
+    return _in_order([*_states(status.timeline), *told])
 
 
 class _Reader:
@@ -124,8 +126,11 @@ class _Reader:
 
     async def _sealed(self, status: ExperimentStatus) -> list[Event]:
         """Return what the capsule has and was not given yet."""
-        if is_here(self._settings, status) or not status.backend:
-            found = await asyncio.to_thread(_from_capsule, status)
+        capsule = await asyncio.to_thread(reachable, status)
+        if capsule is not None:
+            found = await asyncio.to_thread(_from_capsule, capsule)
+        elif not status.backend:
+            return []
         else:
             try:
                 data, _ = await self._from_afar(status, status.backend, SEALED_EVENTS)
@@ -169,10 +174,10 @@ def _piece(folder: Path, after: int) -> tuple[list[Event], int]:
     return ([event for _, event in lines], lines[-1][0] if lines else after)
 
 
-def _from_capsule(status: ExperimentStatus) -> list[Event]:
-    capsule = local_path(status.capsule) if status.capsule else None
-    path = None if capsule is None else capsule / SEALED_EVENTS
-    return [] if path is None or not path.is_file() else sealed_events(path)
+def _from_capsule(capsule: Capsule) -> list[Event]:
+    # Capsules of version 0.1.0 have no tables yet.
+    has = any(entry.path == SEALED_EVENTS for entry in capsule.manifest.files)
+    return sealed_events(capsule.read(SEALED_EVENTS)) if has else []
 
 
 def _missing(status: ExperimentStatus, problem: str) -> Event:

@@ -57,7 +57,7 @@ async def read_logs(
                         break
                     yield chunk
             if not opened and status.backend and not is_here(settings, status):
-                sealed = await asyncio.to_thread(_reachable, status)
+                sealed = await asyncio.to_thread(reachable, status)
                 afar = _from_afar(handle, stream, follow=follow)
                 async for piece in afar if sealed is None else _from_capsule(sealed, name):
                     yield piece
@@ -74,7 +74,7 @@ def is_here(settings: Settings, status: ExperimentStatus) -> bool:
     return root.is_dir() or (capsule is not None and capsule.is_dir())
 
 
-def _reachable(status: ExperimentStatus) -> Capsule | None:
+def reachable(status: ExperimentStatus) -> Capsule | None:
     """Return the capsule of an experiment that has ended, if it is in reach."""
     try:
         return Capsule.open(status.capsule) if status.final and status.capsule else None

@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_THREADS = 32
 _LOCK_PATIENCE_S = 10.0
 """A supervisor restarts a worker at once; its predecessor may still be draining."""
 
@@ -55,6 +57,8 @@ async def serve(
         ServerUnavailable: no server answers.
         AccessDenied: it refuses this worker's credential, at the start or later.
     """
+    # The default has a few threads for each core; ours mostly wait for the disk.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "fabric"))
     plugin = FabricPlugin(settings)
     client = await connect(settings, address=address, namespace=namespace, plugins=[plugin])
     with _host_lock(settings) as lock, asking():

@@ -142,10 +142,10 @@ async def test_a_lock_installs_exactly_what_it_names(fabric: Fabric, tmp_path: P
 
 
 async def test_what_this_host_cannot_prepare_is_refused(fabric: Fabric) -> None:
-    """Images, archives and files elsewhere are refused with what to write instead."""
+    """Images and files elsewhere are refused with what to write instead."""
     for environment in (
         {"image": "python:3.12"},
-        {"conda_pack": "/data/env.tar.gz"},
+        {"conda_pack": "env.tar.gz"},
         {"lock": "s3://bucket/requirements.lock"},
         {"requirements": "requirements.txt"},
     ):
@@ -172,6 +172,22 @@ async def test_progress_is_seen_and_a_cancel_ends_the_installer(
 
     assert status.state == "PREPARING"
     await _until(lambda: not package.building(), limit_s=10)
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_an_installer_ends_with_its_worker(
+    running: tuple[FabricEnvironment, Fabric], tmp_path: Path
+) -> None:
+    """A worker that is killed leaves no installer behind, nor what that had started."""
+    env, fabric = running
+    package = TinyPackage(tmp_path, seconds=120)
+    await fabric.submit(_with(package.requirement))
+    await _until(lambda: bool(package.builds()))
+    assert package.building()
+
+    env.kill_worker()
+
+    await _until(lambda: not package.building(), limit_s=20)
 
 
 @pytest.mark.asyncio(loop_scope="function")

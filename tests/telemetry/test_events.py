@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# The first attempt fails behind its second event; metrics stand between what is told.
+# The first attempt fails behind its second event; metrics stand between what is told. Lines
+# carry their own time: of one without, the recorder takes the time at which it was read.
 _SCRIPT = """
-say() { echo "$1" >> $FABRIC_TELEMETRY; sleep 0.8; }
-say '{"stage": "load", "loss": 2}'
-say '{"event": "read", "file": "a.csv", "step": 1}'
+say() { echo "{\\"at\\": $(date +%s.%3N), $1}" >> $FABRIC_TELEMETRY; sleep 0.8; }
+say '"stage": "load", "loss": 2'
+say '"event": "read", "file": "a.csv", "step": 1'
 test $FABRIC_ATTEMPT = 2 || exit 3
-say '{"stage": "fit", "event": "began", "progress": 0.5}'
-say '{"loss": 1}'
-echo '::fabric:: {"event": "done"}'
+say '"stage": "fit", "event": "began", "progress": 0.5'
+say '"loss": 1'
+say '"event": "done"'
 """
 
 _ONE = [("stage", {"stage": "load"}), ("event", {"event": "read", "file": "a.csv", "step": 1})]

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Awaitable, Iterator, Mapping
 
     from temporal_fabric.messages import ExperimentResult
     from temporal_fabric.store import Store
@@ -77,30 +78,33 @@ class CapsuleWriter:
         if sealed is not None:
             recorded = json.loads(await self._store.read(f"{self._key}/result.json") or b"{}")
             return (_sealed(uri, sealed, recorded), recorded)
-        await self._put("request.json", _json(body))
-        for epoch in {attempt.epoch for attempt in result.attempts} | {result.epoch}:
-            await self._put_logs(result, epoch)
+        epochs = {attempt.epoch for attempt in result.attempts} | {result.epoch}
+        await _together(
+            self._put("request.json", _json(body)),
+            *(self._put_log(result, epoch, name) for epoch in epochs for name in _LOGS),
+        )
         integrity = await self._put_artifacts(result)
         if integrity:
             result = failed(result, Reason.INTEGRITY, integrity)
         result = replace(result, capsule=uri)
-        await self._put("events.jsonl", _events(result))
-        await self._put_tables(result)
         record = asdict(result)
-        await self._put("result.json", _json(record))
-        manifest = Manifest(_experiment(result, run), tuple(self._entries), now()).dump()
+        await _together(
+            self._put("events.jsonl", _events(result)),
+            self._put_tables(result),
+            self._put("result.json", _json(record)),
+        )
+        entries = tuple(sorted(self._entries, key=attrgetter("path")))
+        manifest = Manifest(_experiment(result, run), entries, now()).dump()
         reach(FailPoint.CAPSULE_WRITTEN)
         await self._store.replace(f"{self._key}/{MANIFEST}", manifest)
         reach(FailPoint.CAPSULE_SEALED)
         return (_sealed(uri, manifest, record), record)
 
-    async def _put_logs(self, result: ExperimentResult, epoch: int) -> None:
+    async def _put_log(self, result: ExperimentResult, epoch: int, name: str) -> None:
         place = Workplace.of(self._runs, result.tenant, result.request_id, epoch)
-        for name in _LOGS:
-            source = place.folder / name
-            if _is_kept(source):
-                whole = await asyncio.to_thread(closed, source)
-                await self._put_file(f"logs/{epoch}/{name}", whole)
+        source = place.folder / name
+        if _is_kept(source):
+            await self._put_file(f"logs/{epoch}/{name}", await asyncio.to_thread(closed, source))
 
     async def _put_tables(self, result: ExperimentResult) -> None:
         """Merge what was recorded of all epochs, and the timeline."""
@@ -111,8 +115,8 @@ class CapsuleWriter:
         }
         folders = {epoch: place.folder for epoch, place in places.items()}
         target = places[result.epoch].root / "tables"
-        for path in await asyncio.to_thread(merge, folders, result.timeline, target):
-            await self._put_file(path.name, path)
+        paths = await asyncio.to_thread(merge, folders, result.timeline, target)
+        await _together(*(self._put_file(path.name, path) for path in paths))
 
     async def _put_artifacts(self, result: ExperimentResult) -> str:
         """Copy the committed epoch's outputs and the checkpoints; return what does not match."""
@@ -136,6 +140,17 @@ class CapsuleWriter:
         entry = Entry(name, size, digest)
         self._entries.append(entry)
         return entry
+
+
+async def _together(*writes: Awaitable[object]) -> None:
+    """Wait for all of them, then raise what the first failed one raised.
+
+    Writes that wait for the disk side by side share its flushes. None may go on once the seal
+    has failed: the next try writes the same files.
+    """
+    for ended in await asyncio.gather(*writes, return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
 
 
 def failed(result: ExperimentResult, reason: str, message: str) -> ExperimentResult:

@@ -12,6 +12,7 @@ from temporal_fabric import __version__
 from temporal_fabric.cli.capsule import capsule
 from temporal_fabric.cli.context import Context, exit_code
 from temporal_fabric.cli.end import cancel, get, result, retry, wait
+from temporal_fabric.cli.env import env
 from temporal_fabric.cli.look import events, list_, logs, status
 from temporal_fabric.cli.output import error_out
 from temporal_fabric.cli.request import init, plan, schema, validate
@@ -112,6 +113,7 @@ for _command in (
     pause,
     resume,
     capsule,
+    env,
     schedule,
     schema,
     dev,

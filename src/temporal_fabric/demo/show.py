@@ -116,10 +116,12 @@ class _Demo:
         seen, best = await photo.result(), await chained.result()
         measured = await photo.value()
         outline = Capsule.open(seen.capsule).folder / "artifacts/outline.png"
-        said = Capsule.open(best.capsule).folder / f"logs/{best.epoch}/stdout.log"
+        log = Capsule.open(best.capsule).folder / f"logs/{best.epoch}/stdout.log"
+        found: dict[str, Any] = json.loads(log.read_bytes())
+        drawn = "{} x {} pixels, {:.1%} edges".format(*measured["size"], measured["edge_share"])
         rows = [
-            (photo.id, seen.state, f"{measured} -> {outline}"),
-            (chained.id, best.state, f"best epoch {said.read_text().strip()}"),
+            (photo.id, seen.state, f"outline.png: {drawn}"),
+            (chained.id, best.state, f"best epoch {found['epoch']}: {found['accuracy']:.4f}"),
         ]
         print()
         table("and beside it", ("experiment", "state", "result"), rows)
@@ -195,9 +197,9 @@ class _Demo:
         ]
         print()
         table("temporal-fabric demo", ("what", "detail"), rows)
-        print()
+        print(f'\nduckdb -c "{_CURVE.format(path=telemetry)}"')
         shown = [(str(step), f"{loss:.4f}", f"{accuracy:.4f}") for step, loss, accuracy in curve]
-        table(f'duckdb -c "{_CURVE.format(path=telemetry)}"', ("epoch", "loss", "acc"), shown)
+        table("", ("epoch", "loss", "acc"), shown)
         return 0 if same and once and whole and result.state == "SUCCEEDED" else 1
 
 

@@ -8,8 +8,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from temporal_fabric.clock import now
-from temporal_fabric.environments.building import MARKER, build
-from temporal_fabric.environments.recipe import read_recipe
+from temporal_fabric.environments.building import MARKER, Source, build
+from temporal_fabric.environments.cache import mark_use
+from temporal_fabric.environments.conda import CondaPack, Fetch
+from temporal_fabric.environments.packages import Packages
 from temporal_fabric.errors import EnvironmentFailed
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from temporal_fabric.requests.models import ExecutionRequest
+    from temporal_fabric.requests.settings import Environment
     from temporal_fabric.workplace import Workplace
 
 _LOG = "environment.log"
@@ -24,7 +27,11 @@ _ERROR = "error.txt"
 
 
 async def prepare(
-    request: ExecutionRequest, folder: Path, place: Workplace, say: Callable[[str], None]
+    request: ExecutionRequest,
+    folder: Path,
+    place: Workplace,
+    fetch: Fetch,
+    say: Callable[[str], None],
 ) -> dict[str, str]:
     """Make sure that a request's environment stands on this host.
 
@@ -35,10 +42,12 @@ async def prepare(
         request: An admitted request; one without an environment needs nothing.
         folder: Where environments are kept, one folder per digest.
         place: The attempt's folders, which exist.
+        fetch: Brings what lies elsewhere.
         say: Takes what is being done, for people who wait.
 
     Returns:
-        The variables a payload runs under: ``PATH`` and ``VIRTUAL_ENV``, or none.
+        The variables a payload runs under, or none: ``PATH``, ``VIRTUAL_ENV``, and for a
+        packed conda environment ``CONDA_PREFIX``.
 
     Raises:
         EnvironmentFailed: it could not be built; the end of the installer's output stands in
@@ -50,16 +59,17 @@ async def prepare(
     # An earlier worker may have failed here and died before anybody heard of it.
     (place.folder / _ERROR).unlink(missing_ok=True)
     try:
-        recipe = await asyncio.to_thread(read_recipe, asked)
-        home = folder / recipe.digest
+        source = await asyncio.to_thread(_source, asked, fetch)
+        home = folder / source.digest
+        await asyncio.to_thread(mark_use, place, source.digest)
         with (place.folder / _LOG).open("a", encoding="utf-8") as file:
 
             def log(line: str) -> None:
                 file.write(f"{line}\n")
                 file.flush()
 
-            log(f"{now()} environment {recipe.digest}")
-            built = await build(recipe, home, log, say)
+            log(f"{now()} environment {source.digest}")
+            built = await build(source, home, log, say)
             log(f"{now()} {'built' if built else 'was built before'}")
         await asyncio.to_thread(shutil.copyfile, home / MARKER, place.folder / MARKER)
     except (EnvironmentFailed, OSError) as exc:
@@ -67,7 +77,12 @@ async def prepare(
         if failed.tail:
             (place.folder / _ERROR).write_text(f"{failed.tail}\n", encoding="utf-8")
         raise failed from exc
-    return {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{_path(request)}"}
+    found = {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{_path(request)}"}
+    return found | ({"CONDA_PREFIX": str(home)} if asked.conda_pack else {})
+
+
+def _source(asked: Environment, fetch: Fetch) -> Source:
+    return CondaPack.asked(asked, fetch) if asked.conda_pack else Packages.asked(asked)
 
 
 def _path(request: ExecutionRequest) -> str:

@@ -54,14 +54,13 @@ def live_events(folder: Path, after: int = 0) -> Iterator[tuple[int, dict[str, A
             yield row["seq"], told(row)
 
 
-def sealed_events(source: Path | bytes) -> list[dict[str, Any]]:
+def sealed_events(table: bytes) -> list[dict[str, Any]]:
     """Return the events of a capsule, state changes left out, in their order.
 
     Args:
-        source: The capsule's ``events.parquet``, or its content.
+        table: The content of the capsule's ``events.parquet``.
     """
-    file = arrow().BufferReader(source) if isinstance(source, bytes) else source
-    rows: list[dict[str, Any]] = parquet().read_table(file).to_pylist()
+    rows: list[dict[str, Any]] = parquet().read_table(arrow().BufferReader(table)).to_pylist()
     return [
         {
             "event": row["event"],

@@ -17,6 +17,7 @@ from temporal_fabric.requests.fields import (
     PathOrUri,
     Seconds,
     SecretRef,
+    Sha256,
     has_control,
     refuse,
 )
@@ -215,6 +216,8 @@ class Environment(Model):
     image: Image | None = None
     conda_pack: Annotated[PathOrUri, AfterValidator(_archive)] | None = None
     """An archive made by conda-pack."""
+    sha256: Sha256 | None = None
+    """Digest of the archive; needed where it is not a file of the host."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -223,6 +226,8 @@ class Environment(Model):
             raise refuse("E_MISSING", "names nothing to install", allowed=_ENVIRONMENTS)
         if len(given) > 1:
             raise refuse("E_CONFLICT", f"takes one of: {', '.join(given)}", allowed=_ENVIRONMENTS)
+        if self.sha256 is not None and self.conda_pack is None:
+            raise refuse("E_CONFLICT", "takes `sha256` only beside `conda_pack`")
         return self
 
 
