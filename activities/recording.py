@@ -55,7 +55,9 @@ class Recording:
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
-            await _logged(self._recorder.poll)
+            # Most payloads write seldom, and a thread for each look costs more than the look.
+            if not self._recorder.idle:
+                await _logged(self._recorder.poll)
             await asyncio.sleep(_POLL_S)
 
     async def finish(self) -> None:
