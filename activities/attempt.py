@@ -127,10 +127,14 @@ class _Run:
 
     async def supervise(self) -> AttemptResult:
         """Carry the attempt to its end."""
-        await self._fence()
-        request = ExecutionRequest.from_mapping(await self._record.body(self._asked.digest))
+        # Only reads: whatever they find, nothing is done under a stale grant.
+        _, body, status = await asyncio.gather(
+            self._fence(),
+            self._record.body(self._asked.digest),
+            self._adapter.find(self._key),
+        )
+        request = ExecutionRequest.from_mapping(body)
         self._grace_s = request.limits.grace_s
-        status = await self._adapter.find(self._key)
         if status.phase is Phase.ABSENT:
             try:
                 await asyncio.to_thread(self._place.create)
@@ -140,12 +144,12 @@ class _Run:
                 fetch = Fetching(self._desk.settings.artifacts, self._say)
                 around = await prepare(request, self._environments, self._place, fetch, self._say)
                 reach(FailPoint.ATTEMPT_STAGED)
-                await self._adapter.submit(self._spec(request, around))
+                job = await self._adapter.submit(self._spec(request, around))
                 reach(FailPoint.ATTEMPT_SUBMITTED)
                 await self._desk.observer.started(request.kind, self._asked.backend)
             except PermanentBackendError as exc:
                 return await self._ended(JobStatus(Phase.ENDED), exc.reason, str(exc))
-            status = await self._adapter.find(self._key)
+            status = JobStatus(Phase.RUNNING, job.native_id)
         async with recording(self._place, request, self._desk.settings.secrets) as told:
             self._recording = told
             status = await self._watch(status)
@@ -162,12 +166,12 @@ class _Run:
         return False
 
     async def _watch(self, status: JobStatus) -> JobStatus:
-        self._native_id = status.native_id
-        if status.started_at is not None:
-            self._state, self._started_at = State.RUNNING, status.started_at
         handle = JobHandle(self._key, status.native_id)
         if status.phase is Phase.RUNNING:
             status = await self._adapter.wait(handle, _BRIEF_S)
+        self._native_id = status.native_id
+        if status.started_at is not None:
+            self._state, self._started_at = State.RUNNING, status.started_at
         if status.phase is Phase.RUNNING and self._started_at is not None:
             await self._tell(State.RUNNING, from_unix(self._started_at))
             reach(FailPoint.ATTEMPT_RUNNING)
@@ -206,9 +210,10 @@ class _Run:
         return replace(ended, ok=True, outputs=with_targets(request, found), stderr_excerpt="")
 
     async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
-        await self._record.mark_ended(self._asked.epoch, "ended")
-        excerpt, inputs = await asyncio.to_thread(
-            lambda: (self._place.excerpt(), recorded_inputs(self._place))
+        _, excerpt, inputs = await asyncio.gather(
+            self._record.mark_ended(self._asked.epoch, "ended"),
+            asyncio.to_thread(self._place.excerpt),
+            asyncio.to_thread(recorded_inputs, self._place),
         )
         return AttemptResult(
             epoch=self._asked.epoch,

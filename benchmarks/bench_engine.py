@@ -30,7 +30,7 @@ from temporal_fabric.connection import connect
 from temporal_fabric.testing.environment import FabricEnvironment
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from temporalio.client import Client
 
@@ -81,14 +81,17 @@ async def rate(work: Callable[[], Awaitable[None]], many: int, at_once: int) -> 
     return many / (time.perf_counter() - began)
 
 
-async def latency(work: Callable[[], Awaitable[None]], many: int) -> float:
-    """Return the median of so many one after the other, in milliseconds."""
-    found: list[float] = []
+async def latencies(
+    ways: Mapping[str, Callable[[], Awaitable[None]]], many: int
+) -> dict[str, float]:
+    """Return the median milliseconds of so many of each, one at a time and in turn."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(many):
-        began = time.perf_counter()
-        await work()
-        found.append(1000 * (time.perf_counter() - began))
-    return statistics.median(found)
+        for name, work in ways.items():
+            began = time.perf_counter()
+            await work()
+            found[name].append(1000 * (time.perf_counter() - began))
+    return {f"{name} ms": statistics.median(times) for name, times in found.items()}
 
 
 async def measure(contest: Contest, asked: argparse.Namespace) -> list[dict[str, float]]:
@@ -101,7 +104,7 @@ async def measure(contest: Contest, asked: argparse.Namespace) -> list[dict[str,
         row: dict[str, float] = {}
         for name in sorted(ways, reverse=bool(pair % 2)):
             row[f"{name} rate"] = await rate(ways[name], asked.many, asked.at_once)
-            row[f"{name} ms"] = await latency(ways[name], asked.lone)
+        row |= await latencies(ways, asked.lone)
         row["rate ratio"] = row["fabric rate"] / row["bare rate"]
         row["ms ratio"] = row["fabric ms"] / row["bare ms"]
         rows.append(row)
