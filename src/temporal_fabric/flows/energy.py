@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from temporal_fabric.flows.operators import static
+from temporal_fabric.flows.primitives import multiscale, project, synthesise
+from temporal_fabric.flows.states import State, total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jax import Array
 
     from temporal_fabric.flows.losses import Loss
@@ -26,20 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Energy",
     "NonsmoothTerm",
-    "OwnSmooth",
     "QuadraticForm",
     "Smooth",
     "SmoothTerm",
     "State",
-    "add",
-    "dot",
-    "norm",
-    "subtract",
-    "times",
 ]
-
-State = dict[str, Any]
-"""One array for each slot."""
 
 
 class Smooth(Protocol):
@@ -66,6 +57,30 @@ class Smooth(Protocol):
         """Return f(z + d) - f(z) without cancellation, and the size of the terms it sums."""
         ...
 
+    def image(self, state: State) -> Any:
+        """Return what the part sees of a state, linear in it: A z.
+
+        A scheme carries images along with its state, so that one A and one A' are all that an
+        iteration applies, and A is applied to steps, whose differences do not cancel.
+        """
+        ...
+
+    def value_at(self, image: Any) -> Array:
+        """Return the energy from the image of a state."""
+        ...
+
+    def grad_at(self, image: Any) -> State:
+        """Return the gradient from the image of a state."""
+        ...
+
+    def difference_at(self, image: Any, along: Any) -> tuple[Array, Array]:
+        """Return `difference` from the images of a state and of a direction."""
+        ...
+
+    def bend_at(self, image: Any, along: Any) -> Array:
+        """Return 2 (f(z + d) - f(z) - <grad f(z), d>), or a proved bound of it from above."""
+        ...
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -89,12 +104,11 @@ class SmoothTerm:
 
     def value(self, state: State) -> Array:
         """Return the weighted loss of the prediction."""
-        return self.weight * self.loss.value(self.predict(state))
+        return self.value_at(self.predict(state))
 
     def grad(self, state: State) -> State:
         """Return weight * A' loss'(A x)."""
-        residual = self.weight * self.loss.grad(self.predict(state))
-        return {slot: op.adjoint(residual) for slot, op in self.operators.items()}
+        return self.grad_at(self.predict(state))
 
     def hessian_apply(self, state: State, direction: State) -> State:
         """Return weight * A' diag(loss'') A d."""
@@ -103,10 +117,33 @@ class SmoothTerm:
 
     def difference(self, state: State, direction: State) -> tuple[Array, Array]:
         """Return the loss's own difference along A d."""
-        at, along = self.predict(state), self.predict(direction)
-        change = self.weight * self.loss.difference(at, along)
-        slope = self.weight * jnp.sum(jnp.abs(self.loss.grad(at) * along))
+        return self.difference_at(self.predict(state), self.predict(direction))
+
+    def image(self, state: State) -> Array:
+        """Return the prediction."""
+        return self.predict(state)
+
+    def value_at(self, image: Array) -> Array:
+        """Return the weighted loss."""
+        return self.weight * self.loss.value(image)
+
+    def grad_at(self, image: Array) -> State:
+        """Return weight * A' loss'."""
+        residual = self.weight * self.loss.grad(image)
+        return {slot: op.adjoint(residual) for slot, op in self.operators.items()}
+
+    def difference_at(self, image: Array, along: Array) -> tuple[Array, Array]:
+        """Return the loss's own difference."""
+        change = self.weight * self.loss.difference(image, along)
+        slope = self.weight * jnp.sum(jnp.abs(self.loss.grad(image) * along))
         return change, slope
+
+    def bend_at(self, image: Array, along: Array) -> Array:
+        """Return weight * M |A d|^2, or twice the loss's own excess where it has no M."""
+        if self.loss.is_bounded:
+            return self.weight * self.loss.steepest() * jnp.sum(along**2)
+        change = self.loss.difference(image, along)
+        return 2 * self.weight * (change - jnp.sum(self.loss.grad(image) * along))
 
 
 @jax.tree_util.register_dataclass
@@ -127,13 +164,11 @@ class QuadraticForm:
 
     def value(self, state: State) -> Array:
         """Return the form."""
-        x = state[self.variable]
-        return self.weight * jnp.sum(x * (0.5 * self.operator.matvec(x) - self.linear))
+        return self.value_at(self.image(state))
 
     def grad(self, state: State) -> State:
         """Return weight * (Q x - b)."""
-        x = state[self.variable]
-        return {self.variable: self.weight * (self.operator.matvec(x) - self.linear)}
+        return self.grad_at(self.image(state))
 
     def hessian_apply(self, state: State, direction: State) -> State:
         """Return weight * Q d."""
@@ -142,50 +177,34 @@ class QuadraticForm:
 
     def difference(self, state: State, direction: State) -> tuple[Array, Array]:
         """Return <d, Q x - b> + d'Q d / 2."""
-        d = direction[self.variable]
-        slope = d * self.grad(state)[self.variable]
-        bend = 0.5 * self.weight * jnp.sum(d * self.operator.matvec(d))
+        return self.difference_at(self.image(state), self.image(direction))
+
+    def image(self, state: State) -> tuple[Array, Array]:
+        """Return x and Q x."""
+        x = state[self.variable]
+        return x, self.operator.matvec(x)
+
+    def value_at(self, image: tuple[Array, Array]) -> Array:
+        """Return <x, Q x / 2 - b>."""
+        x, qx = image
+        return self.weight * jnp.sum(x * (0.5 * qx - self.linear))
+
+    def grad_at(self, image: tuple[Array, Array]) -> State:
+        """Return Q x - b."""
+        return {self.variable: self.weight * (image[1] - self.linear)}
+
+    def difference_at(
+        self, image: tuple[Array, Array], along: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
+        """Return <d, Q x - b> + d'Q d / 2."""
+        slope = along[0] * self.grad_at(image)[self.variable]
+        bend = 0.5 * self.bend_at(image, along)
         return jnp.sum(slope) + bend, jnp.sum(jnp.abs(slope)) + jnp.abs(bend)
 
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class OwnSmooth:
-    """weight * function(parameters, state): the user's own, differentiated by JAX."""
-
-    weight: Array
-    parameters: Any
-    function: Callable[[Any, State], Array] = static()
-    slots: tuple[str, ...] = static()
-    name: str = static(default="own")
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """The slots it depends on."""
-        return self.slots
-
-    def value(self, state: State) -> Array:
-        """Return the weighted function."""
-        return self.weight * self.function(self.parameters, self._own(state))
-
-    def grad(self, state: State) -> State:
-        """Return its derivative."""
-        gradient: State = jax.grad(self.value)(self._own(state))
-        return gradient
-
-    def hessian_apply(self, state: State, direction: State) -> State:
-        """Return the derivative of the gradient along a direction."""
-        bend: State = jax.jvp(self.grad, (self._own(state),), (self._own(direction),))[1]
-        return bend
-
-    def difference(self, state: State, direction: State) -> tuple[Array, Array]:
-        """Return a plain difference: nothing is known that would cancel less."""
-        before = self.value(state)
-        after = self.value(add(self._own(state), self._own(direction)))
-        return after - before, jnp.abs(after) + jnp.abs(before)
-
-    def _own(self, state: State) -> State:
-        return {slot: state[slot] for slot in self.slots}
+    def bend_at(self, image: tuple[Array, Array], along: tuple[Array, Array]) -> Array:
+        """Return d'Q d."""
+        del image
+        return self.weight * jnp.sum(along[0] * along[1])
 
 
 @jax.tree_util.register_dataclass
@@ -214,13 +233,11 @@ class NonsmoothTerm:
         return self.weight * self.penalty.value(self.operator.matvec(state[self.variable]))
 
     def prox(self, x: Array, step: Array) -> Array:
-        """Return the prox of step * weight * penalty o K, for K K' = c I (transforms, eq.)."""
-        c = getattr(self.operator, "frame_constant", 1.0)
-        u = self.operator.matvec(x)
-        shrunken = self.penalty.prox(u, c * step * self.weight)
-        if self.frame == "orthonormal":
-            return self.operator.adjoint(shrunken)
-        return x + self.operator.adjoint(shrunken - u) / c
+        """Return the prox of step * weight * penalty o K, for K K' = c I: see `transforms`."""
+        c = jnp.asarray(getattr(self.operator, "frame_constant", 1.0), x.dtype)
+        u = multiscale(x, self.operator)
+        v = project(u, self.penalty, c * step * self.weight)
+        return synthesise(x, u, v, self.operator)
 
     def dual_prox(self, p: Array, step: Array) -> Array:
         """Return the prox of step * (weight * penalty)* at p, by Moreau's identity."""
@@ -245,11 +262,11 @@ class Energy:
 
     def f(self, state: State) -> Array:
         """Return the smooth energy."""
-        return _total([term.value(state) for term in self.smooth], state)
+        return total([term.value(state) for term in self.smooth], state)
 
     def g(self, state: State) -> Array:
         """Return the nonsmooth energy; infinite outside its domain."""
-        return _total([term.value(state) for term in self.nonsmooth], state)
+        return total([term.value(state) for term in self.nonsmooth], state)
 
     def value(self, state: State) -> Array:
         """Return E."""
@@ -266,16 +283,54 @@ class Energy:
     def f_difference(self, state: State, direction: State) -> tuple[Array, Array]:
         """Return f(z + d) - f(z) without cancellation, and the size of the terms summed."""
         parts = [term.difference(state, direction) for term in self.smooth]
-        return _total([one for one, _ in parts], state), _total([two for _, two in parts], state)
+        return total([one for one, _ in parts], state), total([two for _, two in parts], state)
 
     def g_difference(self, state: State, direction: State) -> tuple[Array, Array]:
         """Return g(z + d) - g(z) entry by entry, and the size of the terms summed."""
-        changes: list[Array] = []
-        for term in self.nonsmooth:
-            slot = term.variable
-            u, d = term.operator.matvec(state[slot]), term.operator.matvec(direction[slot])
-            changes.append(term.weight * term.penalty.difference(u, d))
-        return _total(changes, state), _total([jnp.abs(one) for one in changes], state)
+        before, along = self.coefficients(state), self.coefficients(direction)
+        return self.g_difference_at(state, before, along)
+
+    def g_difference_at(
+        self, state: State, coefficients: tuple[Array, ...], along: tuple[Array, ...]
+    ) -> tuple[Array, Array]:
+        """Return `g_difference` from the coefficients of a state and of a direction."""
+        parts = [
+            (term.weight, term.penalty.difference(u, d))
+            for term, u, d in zip(self.nonsmooth, coefficients, along, strict=True)
+        ]
+        changes = [weight * change for weight, (change, _) in parts]
+        return total(changes, state), total([weight * size for weight, (_, size) in parts], state)
+
+    def images(self, state: State) -> tuple[Any, ...]:
+        """Return what each smooth term sees of a state; linear in it."""
+        return tuple(term.image(state) for term in self.smooth)
+
+    def coefficients(self, state: State) -> tuple[Array, ...]:
+        """Return K z of each nonsmooth term."""
+        return tuple(multiscale(state[term.variable], term.operator) for term in self.nonsmooth)
+
+    def f_at(self, state: State, images: tuple[Any, ...]) -> Array:
+        """Return f from the images of a state."""
+        pairs = zip(self.smooth, images, strict=True)
+        return total([term.value_at(image) for term, image in pairs], state)
+
+    def grad_at(self, state: State, images: tuple[Any, ...]) -> State:
+        """Return the gradient of f from the images of a state."""
+        pairs = zip(self.smooth, images, strict=True)
+        return self._gathered(state, [term.grad_at(image) for term, image in pairs])
+
+    def f_difference_at(
+        self, state: State, images: tuple[Any, ...], along: tuple[Any, ...]
+    ) -> tuple[Array, Array]:
+        """Return `f_difference` from the images of a state and of a direction."""
+        triples = zip(self.smooth, images, along, strict=True)
+        parts = [term.difference_at(image, by) for term, image, by in triples]
+        return total([one for one, _ in parts], state), total([two for _, two in parts], state)
+
+    def bend_at(self, state: State, images: tuple[Any, ...], along: tuple[Any, ...]) -> Array:
+        """Return 2 (f(z + d) - f(z) - <grad f(z), d>), or a proved bound of it from above."""
+        triples = zip(self.smooth, images, along, strict=True)
+        return total([term.bend_at(image, by) for term, image, by in triples], state)
 
     def _gathered(self, state: State, parts: list[State]) -> State:
         total = {slot: jnp.zeros_like(x) for slot, x in state.items()}
@@ -283,33 +338,3 @@ class Energy:
             for slot, value in part.items():
                 total[slot] = total[slot] + value
         return total
-
-
-def _total(values: list[Array], state: State) -> Array:
-    dtype = next(iter(state.values())).dtype
-    return sum(values, jnp.zeros((), dtype))
-
-
-def add(one: State, other: State) -> State:
-    """Return the sum of two states."""
-    return {slot: x + other[slot] for slot, x in one.items()}
-
-
-def subtract(one: State, other: State) -> State:
-    """Return the difference of two states."""
-    return {slot: x - other[slot] for slot, x in one.items()}
-
-
-def times(factor: Any, state: State) -> State:
-    """Return a multiple of a state."""
-    return {slot: factor * x for slot, x in state.items()}
-
-
-def dot(one: State, other: State) -> Array:
-    """Return the inner product over all slots."""
-    return _total([jnp.sum(x * other[slot]) for slot, x in one.items()], one)
-
-
-def norm(state: State) -> Array:
-    """Return the Euclidean norm over all slots."""
-    return jnp.sqrt(dot(state, state))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from temporal_fabric.flows.operators import Shape, static
-from temporal_fabric.flows.penalties import Traits, fitting, indicator, shrunk
+from temporal_fabric.flows.penalties import Traits, fitting, indicator, shrunk, summed
 from temporal_fabric.flows.precision import host
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class GroupL1:
         norms = self._norms(v)
         return fitting(norms, jnp.broadcast_to(self.weights, norms.shape))
 
-    def difference(self, u: Array, d: Array) -> Array:
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return jnp.sum(self.weights * (self._norms(u + d) - self._norms(u)))
+        return summed(self.weights * (self._norms(u + d) - self._norms(u)))
 
     def traits(self) -> Traits:
         """Coercive where every weight is positive."""
@@ -90,9 +90,9 @@ class LabelledGroupL1:
         """Return min(1, min w_g / |v_g|)."""
         return fitting(self._norms(v), self.weights)
 
-    def difference(self, u: Array, d: Array) -> Array:
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return jnp.sum(self.weights * (self._norms(u + d) - self._norms(u)))
+        return summed(self.weights * (self._norms(u + d) - self._norms(u)))
 
     def traits(self) -> Traits:
         """Coercive where every weight is positive."""
@@ -163,9 +163,9 @@ class Tree:
         low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (zero, one))
         return jnp.where(jnp.isfinite(self.conjugate(v)), one, low)
 
-    def difference(self, u: Array, d: Array) -> Array:
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return jnp.sum(self._each(u + d) - self._each(u))
+        return summed(self._each(u + d) - self._each(u))
 
     def traits(self) -> Traits:
         """Coercive where every root has a positive weight: roots contain everything."""

@@ -40,6 +40,15 @@ class Loss(Protocol):
         """Return proved m and M with m <= phi'' <= M; None where there is no M."""
         ...
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether `steepest` is a bound that a step may be judged by."""
+        ...
+
+    def steepest(self) -> Array:
+        """Return M as a traced scalar."""
+        ...
+
     def conjugate(self, v: Array) -> Array:
         """Return phi*(v), a scalar; infinite outside its domain."""
         ...
@@ -71,6 +80,15 @@ class Squared:
     def curvature_bounds(self) -> tuple[float, float | None]:
         """Return that the curvature is one."""
         return 1.0, 1.0
+
+    @property
+    def is_bounded(self) -> bool:
+        """Return that there is an M."""
+        return True
+
+    def steepest(self) -> Array:
+        """Return one."""
+        return jnp.ones((), self.target.dtype)
 
     def conjugate(self, v: Array) -> Array:
         """Return |v|^2 / 2 + <v, y>."""
@@ -104,6 +122,15 @@ class Huber:
     def curvature_bounds(self) -> tuple[float, float | None]:
         """Return 0 and 1."""
         return 0.0, 1.0
+
+    @property
+    def is_bounded(self) -> bool:
+        """Return that there is an M."""
+        return True
+
+    def steepest(self) -> Array:
+        """Return one."""
+        return jnp.ones((), self.target.dtype)
 
     def conjugate(self, v: Array) -> Array:
         """Return |v|^2 / 2 + <v, y>, infinite where |v| is above the width."""
@@ -155,6 +182,15 @@ class KullbackLeibler:
         if not bool((b > 0).all()):
             return 0.0, None
         return 0.0, float(np.max(y / b**2)) * (1 + 1e-15)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Return that M holds for r >= 0 only: a step is judged by the deviance itself."""
+        return False
+
+    def steepest(self) -> Array:
+        """Return max y / b^2."""
+        return jnp.max(self.target / self.background**2)
 
     def conjugate(self, v: Array) -> Array:
         """Return -<v, b> - <y, log(1 - v)>, infinite unless v < 1 (v <= 1 where y = 0)."""

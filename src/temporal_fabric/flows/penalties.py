@@ -65,8 +65,8 @@ class Penalty(Protocol):
         """Return an s in [0, 1], the largest where it is known, for which p*(s v) is finite."""
         ...
 
-    def difference(self, u: Array, d: Array) -> Array:
-        """Return p(u + d) - p(u), summed entry by entry so that large sums do not cancel."""
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
+        """Return p(u + d) - p(u), summed entry by entry, and the sum of the entries' moduli."""
         ...
 
     def traits(self) -> Traits:
@@ -97,9 +97,9 @@ class L1:
         """Return min(1, min w / |v|)."""
         return fitting(jnp.abs(v), jnp.broadcast_to(self.weights, v.shape))
 
-    def difference(self, u: Array, d: Array) -> Array:
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return jnp.sum(self.weights * (jnp.abs(u + d) - jnp.abs(u)))
+        return summed(self.weights * (jnp.abs(u + d) - jnp.abs(u)))
 
     def traits(self) -> Traits:
         """Coercive where every weight is positive."""
@@ -130,9 +130,10 @@ class L0:
         del v
         return jnp.zeros((), self.weights.dtype)
 
-    def difference(self, u: Array, d: Array) -> Array:
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the change of the count."""
-        return self.value(u + d) - self.value(u)
+        appeared = ((u + d) != 0).astype(self.weights.dtype)
+        return summed(self.weights * (appeared - (u != 0).astype(self.weights.dtype)))
 
     def traits(self) -> Traits:
         """Not convex, not coercive."""
@@ -166,9 +167,9 @@ class Box:
         high = jnp.isfinite(self.high) | (v <= 0)
         return jnp.all(low & high).astype(v.dtype)
 
-    def difference(self, u: Array, d: Array) -> Array:
-        """Return 0 for two points inside."""
-        return jnp.where(jnp.isfinite(self.value(u)), self.value(u + d), -jnp.inf)
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
+        """Return 0 for two points inside, up to the rounding of u + d."""
+        return entered(self.value(u), self.prox(u + d, u), u, d)
 
     def traits(self) -> Traits:
         """Compact where both bounds are finite."""
@@ -203,9 +204,9 @@ class Nonnegative:
         """Return 1 for v <= 0, else 0."""
         return jnp.all(v <= 0).astype(v.dtype)
 
-    def difference(self, u: Array, d: Array) -> Array:
-        """Return 0 for two points inside."""
-        return jnp.where(jnp.isfinite(self.value(u)), self.value(u + d), -jnp.inf)
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
+        """Return 0 for two points inside, up to the rounding of u + d."""
+        return entered(self.value(u), self.prox(u + d, u), u, d)
 
     def traits(self) -> Traits:
         """A cone."""
@@ -228,8 +229,10 @@ class Simplex:
     def prox(self, u: Array, step: Array) -> Array:
         """Return the nearest point of the simplex."""
         del step
-        nearest: Array = projections.projection_simplex(u.reshape(-1), self.total)
-        return nearest.reshape(u.shape)
+        # optax mixes its ranks with floats; the result has u's dtype.
+        with jax.numpy_dtype_promotion("standard"):
+            nearest: Array = projections.projection_simplex(u.reshape(-1), self.total)
+        return nearest.reshape(u.shape).astype(u.dtype)
 
     def conjugate(self, v: Array) -> Array:
         """Return total * max v."""
@@ -239,9 +242,9 @@ class Simplex:
         """Return 1."""
         return jnp.ones((), v.dtype)
 
-    def difference(self, u: Array, d: Array) -> Array:
-        """Return 0 for two points inside."""
-        return jnp.where(jnp.isfinite(self.value(u)), self.value(u + d), -jnp.inf)
+    def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
+        """Return 0 for two points inside, up to the rounding of u + d."""
+        return entered(self.value(u), self.prox(u + d, u), u, d)
 
     def traits(self) -> Traits:
         """Compact."""
@@ -251,6 +254,25 @@ class Simplex:
 def indicator(inside: Array, like: Array) -> Array:
     """Return 0 where a condition holds, else infinity, in the real dtype of an array."""
     return jnp.where(inside, 0.0, jnp.inf).astype(jnp.finfo(like.dtype).dtype)
+
+
+def summed(each: Array) -> tuple[Array, Array]:
+    """Return the sum of entries, and that of their moduli."""
+    return jnp.sum(each), jnp.sum(jnp.abs(each))
+
+
+def entered(before: Array, nearest: Array, u: Array, d: Array) -> tuple[Array, Array]:
+    """Return the change of an indicator from u to u + d, given the value at u.
+
+    Args:
+        before: Indicator at u.
+        nearest: Projection of u + d: it is inside where the two agree up to rounding.
+        u: The first point.
+        d: The way to the second.
+    """
+    slack = 8 * jnp.finfo(u.dtype).eps * (jnp.max(jnp.abs(u)) + jnp.max(jnp.abs(d)))
+    after = indicator(jnp.all(jnp.abs(u + d - nearest) <= slack), u)
+    return jnp.where(jnp.isfinite(before), after, -jnp.inf), jnp.zeros_like(after)
 
 
 def shrunk(u: Array, size: Array, by: Array) -> Array:

@@ -1,0 +1,135 @@
+"""A chunk of a run: one compiled `lax.scan`, telemetry as its outputs, no call to the host.
+
+The carry and the problem are arguments, so chunks of one shape and length share one program.
+Chunk boundaries are counted in iterations: a run that stopped between two chunks goes on with
+the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from temporal_fabric.flows.observables import Observables
+from temporal_fabric.flows.schemes.contract import Carry, Check, Problem, Scheme
+from temporal_fabric.flows.states import norm, total
+
+if TYPE_CHECKING:
+    from jax import Array
+
+__all__ = ["Chunk", "run_chunk"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a chunk leaves."""
+
+    carry: Carry
+    rows: dict[str, Array]
+    """One entry for each sampled iteration, by the column's name."""
+
+    worst_violation: float
+    """Largest violation of the descent inequality over every step, sampled or not."""
+
+    worst_curvature: float
+    """Largest beta_k / beta over every step that was kept."""
+
+
+def run_chunk(
+    scheme: Scheme,
+    problem: Problem,
+    carry: Carry,
+    *,
+    iterations: int,
+    sample_every: int = 1,
+    observables: Observables | None = None,
+) -> Chunk:
+    """Run a number of iterations on the device.
+
+    Args:
+        scheme: Static in the program.
+        problem: Energy and numbers of the steps.
+        carry: From ``scheme.init`` or from the chunk before.
+        iterations: A multiple of ``sample_every``.
+        sample_every: Iterations for each row of telemetry. Checks are made on every iteration
+            all the same; a row has the worst of its own.
+        observables: What is measured at each sample.
+
+    Raises:
+        ValueError: ``iterations`` is not a positive multiple of ``sample_every``.
+    """
+    if iterations < 1 or sample_every < 1 or iterations % sample_every:
+        raise ValueError(
+            "a chunk is a positive multiple of the sampling interval"
+            f" [iterations={iterations}, sample_every={sample_every}]; change one of the two"
+        )
+    with jax.numpy_dtype_promotion("strict"):
+        counts = iterations // sample_every, sample_every
+        carry, rows = _scanned(scheme, counts, problem, observables or Observables(), carry)
+    worst = jnp.max(rows["descent_violation"]), jnp.max(rows["curvature_ratio"])
+    return Chunk(carry, rows, float(worst[0]), float(worst[1]))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _scanned(
+    scheme: Scheme,
+    counts: tuple[int, int],
+    problem: Problem,
+    observables: Observables,
+    carry: Carry,
+) -> tuple[Carry, dict[str, Array]]:
+    samples, sample_every = counts
+
+    def one_step(pair: tuple[Carry, Check], _: None) -> tuple[tuple[Carry, Check], None]:
+        carry, worst = pair
+        carry, found = scheme.step(problem, carry)
+        return (carry, _worse(worst, found)), None
+
+    def one_sample(carry: Carry, _: None) -> tuple[Carry, dict[str, Any]]:
+        zero, none = jnp.zeros((), problem.alpha.dtype), jnp.zeros((), jnp.int32)
+        start = Check(jnp.full_like(zero, -jnp.inf), zero, none, none)
+        (carry, worst), _ = jax.lax.scan(one_step, (carry, start), None, sample_every)
+        return carry, _row(problem, observables, carry, worst)
+
+    return jax.lax.scan(one_sample, scheme.refresh(problem, carry), None, samples)
+
+
+def _worse(one: Check, other: Check) -> Check:
+    # `maximum` keeps a NaN, which must come out as a violation.
+    return Check(
+        jnp.maximum(one.violation, other.violation),
+        jnp.maximum(one.curvature, other.curvature),
+        one.rejected + other.rejected,
+        one.restarted + other.restarted,
+    )
+
+
+def _row(problem: Problem, observables: Observables, carry: Carry, worst: Check) -> dict[str, Any]:
+    energy, z = problem.energy, carry.z
+    values = [
+        term.weight * term.penalty.value(u)
+        for term, u in zip(energy.nonsmooth, carry.coefficients, strict=True)
+    ]
+    row: dict[str, Any] = {
+        "iter": carry.iteration,
+        "alpha": carry.alpha,
+        "E": energy.f_at(z, carry.images) + total(values, z),
+        "grad_norm": norm(carry.gradient),
+        "step_norm": jnp.sqrt(carry.square),
+        "descent_violation": worst.violation,
+        "curvature_ratio": worst.curvature,
+        "rejected": worst.rejected,
+        "restarted": worst.restarted,
+        **observables.row(z),
+    }
+    if carry.coefficients:
+        count = sum(u.size for u in carry.coefficients)
+        zeros = jnp.stack([jnp.sum((u == 0).astype(jnp.int32)) for u in carry.coefficients]).sum()
+        row["sparsity_wx"] = zeros.astype(problem.alpha.dtype) / count
+    if problem.scales is not None:
+        row["level_active_max"] = carry.active
+    return row
