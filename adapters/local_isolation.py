@@ -56,12 +56,13 @@ def limits_of(request: ExecutionRequest, rules: Rules, able: Abilities) -> Limit
     pids = limits.pids or _PIDS
     pids += _OWN_TASKS[SANDBOX] if level == SANDBOX else 0
     pids += _OWN_TASKS["secrets"] if request.secrets else 0
-    by_group = PIDS in able.limits
+    # Where neither can hold it the launcher refuses the limit of the group.
+    by_user = level == SANDBOX and PIDS not in able.limits and not able.root
     return Limits(
         memory_bytes=limits.memory_bytes or _memory(request),
         cpus=limits.cpus or _cores(request),
-        pids=pids if by_group else None,
-        user_processes=None if by_group else pids,
+        pids=None if by_user else pids,
+        user_processes=pids if by_user else None,
         open_files=limits.open_files,
         no_core=True,
         log_bytes=limits.log_bytes,
@@ -100,7 +101,7 @@ def isolated(
     init = (sys.executable, "-I", "-S", str(init_file()))
     return replace(
         spec,
-        env=spec.env | inside | _program(request).env,
+        env=spec.env | {name: inside[name] for name in inside.keys() - _program(request).env},
         sandbox=Sandbox(bubblewrap.command(program, view), init, str(rules_file)),
     )
 

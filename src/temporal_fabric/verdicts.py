@@ -24,19 +24,24 @@ def nearest_change(verdicts: Sequence[BackendVerdict]) -> str:
 
 
 def unplaceable(answer: PlanAnswer) -> RequestRejected:
-    """Return the refusal with every backend's verdict and the nearest change.
-
-    Its code is E_NO_BACKEND, or a more precise one where that is all that stands between the
-    request and the backend that comes nearest.
-    """
+    """Return the refusal with every backend's verdict and the nearest change."""
     verdicts = "; ".join(f"{v.backend}: {', '.join(v.reasons)}" for v in answer.verdicts)
     message = f"no configured backend could ever run this. {verdicts or 'None is configured'}."
     if answer.nearest_change:
         message += f" The nearest change that would fit, {answer.nearest_change}"
+    code = refusal_code(answer)
+    return RequestRejected([Problem(code, _PATHS.get(code, _PATH), message)])
+
+
+def refusal_code(answer: PlanAnswer) -> str:
+    """Return the error code of a refusal.
+
+    It is E_NO_BACKEND, or a more precise one where that is all that stands between the request
+    and the backend that comes nearest.
+    """
     nearest = _nearest(answer.verdicts)
     codes = set(nearest.codes) if nearest else set[str]()
-    code = codes.pop() if len(codes) == 1 else ""
-    return RequestRejected([Problem(code or "E_NO_BACKEND", _PATHS.get(code, _PATH), message)])
+    return (codes.pop() if len(codes) == 1 else "") or "E_NO_BACKEND"
 
 
 def waits_for(live: Mapping[str, Any]) -> str:

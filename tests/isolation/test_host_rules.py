@@ -45,14 +45,20 @@ def _doctor(environment: FabricEnvironment, **env: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("needs_bubblewrap")
 async def test_the_host_may_demand_a_sandbox(strict: tuple[FabricEnvironment, Fabric]) -> None:
     """A request that names no level gets the host's, and one that asks for less is refused."""
-    _, fabric = strict
+    environment, fabric = strict
     result = await (await fabric.submit(python("import os; print(os.getpid())"))).result()
     log = Capsule.open(result.capsule).folder / "logs/1/stdout.log"
 
     with pytest.raises(RequestRejected) as caught:
         await fabric.submit(process("true", isolation="limits"))
 
+    request = environment.home / "request.json"
+    request.write_text(json.dumps(process("true", isolation="none")))
+    dry = environment.cli("submit", "--dry-run", str(request))
+
     assert log.read_text() == "2\n"
+    assert dry.returncode == 2
+    assert "E_ISOLATION; the nearest change that would fit" in dry.stdout + dry.stderr
     assert caught.value.code == "E_ISOLATION"
     assert "runs nothing below isolation 'sandbox'" in str(caught.value)
 

@@ -110,12 +110,20 @@ async def test_from_request_to_capsule(environment: FabricEnvironment, tmp_path:
 
 
 async def test_a_function_in_an_environment(fabric: Fabric, tmp_path: Path) -> None:
-    """A sandboxed function finds the packages it asked for, and its value comes back."""
+    """A sandboxed function has its packages and its own variables, and its value comes back."""
     package = TinyPackage(tmp_path)
-    code = "import os, tiny\ndef main(): return [tiny.NUMBER, os.getpid()]"
-    body = function(code, isolation="sandbox", environment={"requirements": [package.requirement]})
+    code = "import os, tiny\nnames = ('VIRTUAL_ENV', 'PATH', 'HOME', 'TMPDIR')\n"
+    code += "def main(): return [tiny.NUMBER, os.getpid(), *map(os.environ.get, names)]"
+    body = function(
+        code,
+        isolation="sandbox",
+        env={"PATH": "/usr/bin", "HOME": "/elsewhere"},
+        environment={"requirements": [package.requirement]},
+    )
+    number, pid, place, *rest = await (await fabric.submit(body)).value()
 
-    assert await (await fabric.submit(body)).value() == [1, 2]
+    assert (number, pid) == (1, 2)
+    assert rest == [f"{place}/bin:/usr/bin", "/elsewhere", "/tmp"]  # noqa: S108 - its own
 
 
 async def test_a_function_says_what_went_wrong(fabric: Fabric) -> None:

@@ -130,6 +130,8 @@ async def show_plan(shared: Context, body: dict[str, Any]) -> int:
 
 
 def _plan_out(answer: PlanAnswer) -> None:
+    from temporal_fabric.verdicts import refusal_code  # noqa: PLC0415
+
     rows: list[tuple[str, str, str, str]] = []
     for verdict in answer.verdicts:
         places = "-" if verdict.slots is None else f"{verdict.used}/{verdict.slots}"
@@ -140,4 +142,5 @@ def _plan_out(answer: PlanAnswer) -> None:
             rows.append((verdict.backend, "no", places, f"{reason}; {change}"))
     table("", ("backend", "verdict", "used", "why not"), rows)
     if not answer.backend:
-        say(f"E_NO_BACKEND; the nearest change that would fit, {answer.nearest_change}")
+        said = f"the nearest change that would fit, {answer.nearest_change}"
+        say(f"{refusal_code(answer)}; {said}")
