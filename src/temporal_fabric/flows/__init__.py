@@ -26,4 +26,8 @@ Who knows what, from the ground up:
   pytree too: weights, data and operators are arguments of the compiled programs, so that moving
   lambda compiles nothing.
 - A state is a dict of named arrays, one for each slot.
+- `controller.advance` decides: RED, AMBER, GREEN, when to remedy, to tune, to go back and to end.
+  It is a pure function of the standard library; ``controller_state`` is what it remembers,
+  ``commands`` what it asks for, ``reports`` what it is told, ``run_events`` what is recorded;
+  ``remedies`` and ``tuner`` choose moves. Everything that computes obeys it.
 """
