@@ -149,3 +149,33 @@ def test_a_curve_keeps_its_ends() -> None:
     assert sparkline([]) == ""
     assert len(sparkline(list(range(1000)), 20)) == 20
     assert sparkline([*range(999), 5000], 20)[-1] == "█"
+
+
+def test_followers_outlive_the_server(own_environment: FabricEnvironment, tmp_path: Path) -> None:
+    """A server that dies and comes back costs followers a note, and no line of output."""
+    env = own_environment
+    env.start_worker()
+    body = shell("for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.5; done")
+    command = [sys.executable, "-m", "temporal_fabric.cli", "submit", "-f", _file(tmp_path, body)]
+    screen = Terminal([sys.executable, "-m", "temporal_fabric.cli", "list", "--watch"], env.env)
+    follower = subprocess.Popen(
+        command, env=env.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert follower.stdout is not None
+    assert env.server is not None
+    first = follower.stdout.readline()
+    screen.until(f"{body['id']}  RUNNING")
+
+    env.server.kill()
+    away = screen.until("does not answer")
+    env.start_server()
+    said, noted = follower.communicate(timeout=60)
+    screen.until(f"{body['id']}  SUCCEEDED")
+    screen.close()
+
+    assert follower.returncode == 0, noted
+    assert [f"{line}\n" for line in (first + said).splitlines()[:8]] == [
+        f"line {number}\n" for number in range(1, 9)
+    ]
+    assert "does not answer" in noted
+    assert body["id"] in away

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 _POLL_S = 0.5
+_LOOKS = 60
+"""How often a look may find an attempt gone and its end not known: half a minute."""
 
 
 async def read_events(handle: ExperimentHandle, settings: Settings) -> AsyncIterator[Event]:
@@ -45,17 +47,26 @@ async def read_events(handle: ExperimentHandle, settings: Settings) -> AsyncIter
     Yields:
         ``{"event": "state", "at", "state", "reason", "backend", "epoch"}``, or
         ``{"event", "at", "epoch", "detail"}`` for what the payload or the recorder told
-        (``missing`` where nothing that has it answers), or ``{"event": "heartbeat", ...}``.
+        (``missing`` where nothing that has it answers), or ``{"event": "heartbeat", ...}``, or
+        ``{"event": "away", "at", "problem"}`` while the server does not answer: it is waited for.
 
     Raises:
         ExperimentNotFound: there is no such experiment.
     """
     reader = _Reader(handle, settings)
-    beat, stands = dict[str, Any](), ""
+    beat, stands, away = dict[str, Any](), "", False
     while True:
-        status = await handle.status(detail=False)
-        if status.state != stands or status.final:
-            stands, status = status.state, await handle.status()
+        try:
+            status = await handle.status(detail=False)
+            if status.state != stands or status.final:
+                stands, status = status.state, await handle.status()
+        except ServerUnavailable as exc:
+            if not away:
+                yield {"event": "away", "at": now(), "problem": str(exc)}
+            away = True
+            await asyncio.sleep(_POLL_S)
+            continue
+        away = False
         for event in await reader.look(status):
             yield event
         if status.final:
@@ -73,6 +84,10 @@ def recorded_events(status: ExperimentStatus) -> list[Event]:
     return _in_order([*_states(status.timeline), *told])
 
 
+class _SealedMeanwhile(Exception):
+    """The host keeps the attempt no more, and the status read before did not know it."""
+
+
 class _Reader:
     """What one reader has had of one experiment."""
 
@@ -83,26 +98,35 @@ class _Reader:
         self._had: Counter[str] = Counter()
         self._lines: dict[int, int] = {}
         self._segment = 0
+        self._waited = 0
 
     async def look(self, status: ExperimentStatus) -> list[Event]:
         """Return what is new."""
-        states = _states(status.timeline[len(self._timeline) :])
-        if len(status.timeline) > len(self._timeline):
-            self._timeline = status.timeline
+        timeline = max(status.timeline, self._timeline, key=len)
+        states = _states(timeline[len(self._timeline) :])
         segment = status.live.get("cursor", {}).get("segment", 0)
         told: list[Event] = []
         if status.final:
             told = await self._sealed(status)
         elif states or segment != self._segment:
             # The heartbeat counts the segments: between two of them nothing new can be read.
-            told = await self._live(status)
+            try:
+                told = await self._live(status, timeline)
+            except _SealedMeanwhile:
+                self._waited += 1
+                if self._waited < _LOOKS:
+                    return []  # a next look finds the end, and everything in its order
+                told = []  # the folder was lost, not sealed: the states are worth more than it
             self._segment = segment
+        self._timeline = timeline
         return _in_order([*states, *told])
 
-    async def _live(self, status: ExperimentStatus) -> list[Event]:
+    async def _live(
+        self, status: ExperimentStatus, timeline: Iterable[Mapping[str, Any]]
+    ) -> list[Event]:
         """Return what the attempts that have run so far told since the last look."""
         found: list[Event] = []
-        for moment in self._timeline:
+        for moment in timeline:
             if moment["state"] == State.RUNNING:
                 try:
                     found += await self._attempt(status, moment)
@@ -117,6 +141,8 @@ class _Reader:
         if is_here(self._settings, status):
             place = Workplace.of(self._settings.runs, status.tenant, status.request_id, epoch)
             found, last = await asyncio.to_thread(_piece, place.folder, after)
+            if not place.folder.is_dir():
+                raise _SealedMeanwhile
         else:
             data, last = await self._from_afar(status, str(moment["backend"]), EVENTS, epoch, after)
             found = [json.loads(line) for line in data.splitlines()]
@@ -159,6 +185,8 @@ class _Reader:
         while True:
             asked = ReadInput(tenant, request_id, epoch, stream, offset, wait=False)
             answer = await self._handle.read(backend, asked)
+            if stream == EVENTS and not answer.found:
+                raise _SealedMeanwhile
             data += base64.b64decode(answer.data)
             offset = answer.next_offset
             if not answer.data:

@@ -30,6 +30,7 @@ from temporal_fabric.errors import (
     ExperimentNotFound,
     Problem,
     RequestRejected,
+    ServerUnavailable,
 )
 from temporal_fabric.events import read_events
 from temporal_fabric.messages import ExperimentResult, ReadAnswer
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import ReadInput
     from temporal_fabric.record import RequestRecord
 
+_AWAY_S = 1.0
 _READ_START = timedelta(seconds=10)
 _READ_LIMIT = timedelta(seconds=40)
 
@@ -157,6 +159,23 @@ class ExperimentHandle:
         record = self._fabric.record(self.tenant, self.id)
         with asking():
             return await read_status(self.workflow, record, (self.tenant, self.id), detail=detail)
+
+    async def next_status(self, *, detail: bool = False) -> ExperimentStatus:
+        """Return where the experiment stands, for one who asks again and again.
+
+        A server that is away is waited for: what it carries goes on when it is back.
+
+        Args:
+            detail: As for `status`.
+
+        Raises:
+            ExperimentNotFound: neither Temporal nor the store knows it.
+        """
+        while True:
+            try:
+                return await self.status(detail=detail)
+            except ServerUnavailable:
+                await asyncio.sleep(_AWAY_S)
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield each state it enters, what its payload tells, and each new heartbeat.

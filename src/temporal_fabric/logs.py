@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from temporal_fabric.capsule.reading import Capsule
-from temporal_fabric.errors import CapsuleError, StoreError
+from temporal_fabric.errors import CapsuleError, ServerUnavailable, StoreError
 from temporal_fabric.holes import read_on
 from temporal_fabric.messages import ReadInput
 from temporal_fabric.store import local_path
@@ -45,7 +45,7 @@ async def read_logs(
         opened: dict[int, BinaryIO] = {}
         offsets: dict[int, int] = {}
         while True:
-            status = await handle.status(detail=False)
+            status = await (handle.next_status() if follow else handle.status(detail=False))
             for epoch in _epochs(settings, status):
                 if epoch not in opened and (path := _find(settings, status, epoch, name)):
                     # An open file stays readable when the seal moves it into the capsule.
@@ -97,14 +97,20 @@ async def _from_afar(
     """Yield the output of the newest attempt through its host's worker."""
     offset, epoch = 0, 0
     while True:
-        status = await handle.status()
+        status = await (handle.next_status(detail=True) if follow else handle.status())
         # Without a worker the status does not know the epoch; that is no new attempt.
         if status.epoch and status.epoch != epoch:
             offset, epoch = 0, status.epoch
         if epoch:
             wait = follow and not status.final
             asked = ReadInput(status.tenant, status.request_id, epoch, stream, offset, wait)
-            answer = await handle.read(status.backend, asked)
+            try:
+                answer = await handle.read(status.backend, asked)
+            except ServerUnavailable:
+                if not wait:
+                    raise
+                await asyncio.sleep(_POLL_S)
+                continue
             offset = answer.next_offset
             if answer.data:
                 yield base64.b64decode(answer.data)

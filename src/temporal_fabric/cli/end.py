@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -40,13 +41,12 @@ def wait(shared: Context, experiment: str, timeout: float | None) -> None:
     async def work() -> int:
         async with shared.fabric() as fabric:
             handle = await fabric.find(experiment)
-            loop = asyncio.get_running_loop()
-            until = None if timeout is None else loop.time() + timeout
-            while True:
-                status = await handle.status(detail=False)
-                if status.final or (until is not None and loop.time() >= until):
-                    break
-                await asyncio.sleep(0.5)
+            status = await handle.status(detail=False)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    while not status.final:
+                        await asyncio.sleep(0.5)
+                        status = await handle.next_status()
             if shared.json:
                 json_out(status)
             else:
@@ -112,10 +112,10 @@ def cancel(shared: Context, experiment: str, *, wait_: bool) -> None:
         async with shared.fabric() as fabric:
             handle = await fabric.find(experiment)
             await handle.cancel()
-            status = await handle.status(detail=False)
+            status = await handle.next_status()
             while wait_ and not status.final:
                 await asyncio.sleep(0.3)
-                status = await handle.status(detail=False)
+                status = await handle.next_status()
             status = await handle.status()
             if shared.json:
                 json_out(status)

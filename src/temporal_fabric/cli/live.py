@@ -43,9 +43,11 @@ class ExperimentView:
         self._beat: dict[str, Any] = {}
         self._curves: dict[str, list[float]] = {}
         self._spinner = Spinner("dots")
+        self._away = False
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take one event of `ExperimentHandle.events`."""
+        self._away = event["event"] == "away"
         if event["event"] == "state":
             self._timeline.append(dict(event))
             return
@@ -82,6 +84,8 @@ class ExperimentView:
         return line
 
     def _place(self) -> RenderableType | None:
+        if self._away:
+            return Text("the server does not answer; waiting for it", style="yellow")
         last = self._timeline[-1] if self._timeline else {}
         parts = [
             f"{last['backend']}, epoch {last['epoch']}" if last.get("backend") else "",

@@ -14,7 +14,7 @@ import click
 
 from temporal_fabric.cli.context import Context, common, run
 from temporal_fabric.cli.output import json_out, status_out
-from temporal_fabric.cli.watch import need_terminal, watch_experiment, watch_experiments
+from temporal_fabric.cli.watch import AWAY, need_terminal, watch_experiment, watch_experiments
 from temporal_fabric.console import event_text, say, table
 from temporal_fabric.errors import ServerUnavailable
 
@@ -166,7 +166,9 @@ def events(shared: Context, experiment: str) -> None:
             async with shared.fabric() as fabric:
                 async for event in (await fabric.find(experiment)).events():
                     # Heartbeats are samples: another reader would see others.
-                    if event["event"] != "heartbeat":
+                    if event["event"] == "away":
+                        say(AWAY)
+                    elif event["event"] != "heartbeat":
                         show(event)
                         shown = True
         except ServerUnavailable as exc:

@@ -7,7 +7,7 @@ import codecs
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import click
 
 from temporal_fabric.cli.output import progress_line
 from temporal_fabric.console import say, state_line, state_text
+from temporal_fabric.errors import ServerUnavailable
 from temporal_fabric.recorder.lines import MARK
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.status import ExperimentStatus
 
+AWAY = "note: the server does not answer; the experiment goes on, and so does this once it is back"
 _EVERY_S = 2.0
 _TELEMETRY = MARK.decode()
 _AROUND = 5
@@ -55,8 +57,9 @@ async def watch_experiments(
     if as_json:
         await _told_changes(look)
         return
-    from rich.console import Console  # noqa: PLC0415 - `--help` must not pay for it
+    from rich.console import Console, Group  # noqa: PLC0415 - `--help` must not pay for it
     from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     from temporal_fabric.cli.live import experiments  # noqa: PLC0415
 
@@ -64,10 +67,24 @@ async def watch_experiments(
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             rows = max(3, console.height - _AROUND)
-            found = await look()
-            shown = await asyncio.gather(*(_now(fabric, status) for status in found[:rows]))
+            try:
+                found = await look()
+                shown = await asyncio.gather(*(_now(fabric, status) for status in found[:rows]))
+            except ServerUnavailable:
+                live.update(Group(live.get_renderable(), Text(AWAY, style="yellow")), refresh=True)
+                await _answers(look)
+                continue
             live.update(experiments([*shown, *found[rows:]], rows), refresh=True)
             await asyncio.sleep(_EVERY_S)
+
+
+async def _answers(look: Callable[[], Awaitable[object]]) -> None:
+    """Return once the server answers again."""
+    while True:
+        await asyncio.sleep(_EVERY_S)
+        with suppress(ServerUnavailable):
+            await look()
+            return
 
 
 async def _now(fabric: Fabric, status: ExperimentStatus) -> ExperimentStatus:
@@ -83,7 +100,13 @@ async def _now(fabric: Fabric, status: ExperimentStatus) -> ExperimentStatus:
 async def _told_changes(look: Callable[[], Awaitable[list[ExperimentStatus]]]) -> None:
     known: dict[str, str] = {}
     while True:
-        for status in reversed(await look()):
+        try:
+            found = await look()
+        except ServerUnavailable:
+            say(AWAY)
+            await _answers(look)
+            continue
+        for status in reversed(found):
             line = json.dumps(asdict(status), ensure_ascii=False, sort_keys=True, default=str)
             if known.get(status.run_id) != line:
                 known[status.run_id] = line
@@ -132,6 +155,8 @@ async def _told(handle: ExperimentHandle) -> None:
     async for event in handle.events():
         if event["event"] == "state":
             state_line(event)
+        elif event["event"] == "away":
+            say(AWAY)
         elif event["event"] == "heartbeat" and (line := progress_line(event)) != told:
             told = line
             say(f"  {line}")
