@@ -40,6 +40,17 @@ PARTS: dict[str, list[str]] = {
         "--timeout=3000",
     ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
+    "admission fuzz, guided for ten minutes": [
+        "-m",
+        "tests.requests.fuzz_admission",
+        "--guided",
+        "--count",
+        "-1",
+        "--seconds",
+        "600",
+        "--seed",
+        SEED,
+    ],
     "admission fuzz, a million bodies": [
         "-m",
         "tests.requests.fuzz_admission",

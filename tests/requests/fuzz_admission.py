@@ -1,7 +1,7 @@
 """Fuzz admission: ``python -m tests.requests.fuzz_admission --count 100000 --seed 1``.
 
-Mutates bodies that are accepted, with atheris guiding where it is installed and by seeded
-chance where it is not. Whatever comes in, admission must answer within half a second with a
+Mutates bodies that are accepted, by seeded chance or, with ``--guided``, towards code that no
+body has reached yet (atheris). Whatever comes in, admission must answer within half a second with a
 request or with 1 to 20 problems under codes of the contract.
 """
 
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from temporal_fabric.errors import RequestRejected
@@ -130,14 +129,15 @@ def _run_one(data: bytes) -> None:
     check(data)
 
 
-def guided(seconds: float) -> None:
+def guided(count: int, seed: int, seconds: float) -> None:
     """Run under atheris, which ends the process."""
     atheris = import_module("atheris")
     atheris.instrument_all()
     corpus = Path(tempfile.mkdtemp(prefix="fuzz"))
     for number, body in enumerate(seeds()):
         (corpus / str(number)).write_bytes(body)
-    limits = [f"-max_total_time={int(seconds)}", "-max_len=4096", "-rss_limit_mb=1024"]
+    limits = [f"-runs={count}", f"-seed={seed}", f"-max_total_time={int(seconds)}"]
+    limits += ["-max_len=4096", "-rss_limit_mb=1024"]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], _run_one)
     atheris.Fuzz()
 
@@ -145,12 +145,13 @@ def guided(seconds: float) -> None:
 def main() -> None:
     """Fuzz from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--guided", action="store_true", help="let atheris guide; it must be there")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=600.0)
     asked = parser.parse_args()
-    if find_spec("atheris") is not None:
-        guided(asked.seconds)
+    if asked.guided:
+        guided(asked.count, asked.seed, asked.seconds)
     begun = time.monotonic()
     ran, accepted = by_chance(asked.count, asked.seed, asked.seconds)
     spent = time.monotonic() - begun

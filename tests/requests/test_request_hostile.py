@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
+
+import pytest
 
 from temporal_fabric.requests.limits import NODES
 from tests.requests.fuzz_admission import SLOWEST, by_chance, check, seeds
@@ -49,3 +52,17 @@ def test_fuzzing_by_chance() -> None:
 
     assert ran >= 500
     assert 0 < accepted < ran
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this Python")
+def test_fuzzing_guided_by_coverage() -> None:
+    """Some thousand bodies that were grown towards new code are answered as the contract says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.requests.fuzz_admission", "--guided", "--count", "3000"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Done 3000 runs" in done.stderr
