@@ -7,29 +7,35 @@ refusal must be an ordinary failure with every problem in its details.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
-from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
+from temporal_fabric.activities import queueing
 from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import INTERVAL_S, beating
 from temporal_fabric.activities.placement import place
+from temporal_fabric.activities.queueing import Denied, before
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import Pausing
 from temporal_fabric.artifacts.workdirs import absent_workdir
+from temporal_fabric.clock import from_unix
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
 from temporal_fabric.requests import admit
+from temporal_fabric.requests.changes import after_failures, differences
+from temporal_fabric.requests.moments import deadline_at
 from temporal_fabric.states import Reason, State
 from temporal_fabric.verdicts import unplaceable
 
@@ -94,24 +100,28 @@ class Acquire:
         await check_tenant(request, info.workflow_id, self._desk, limits=more)
         if finished is not None:
             return finished
-        answer = await place(request, self._desk)
-        if not answer.backend:
-            raise unplaceable(answer)
+        grant, fitting = await self._fitting(admission, asked)
+        if not fitting:
+            return grant
         if absent := await asyncio.to_thread(absent_workdir, request, self._desk.store.objects):
             raise RequestRejected([absent])
-        await self._dependencies.settled(request, info.workflow_id)
-        reach(FailPoint.ACQUIRE_PLACED)
-        await self._open(record, admission)
-        reach(FailPoint.ACQUIRE_OPENED)
-        await self._grant_place(answer.backend, info.workflow_id, request.priority, asked)
+        try:
+            backend = await self._wait(record, admission, asked, grant, fitting)
+        except Denied as exc:
+            return replace(grant, denied=str(exc), denied_reason=exc.reason)
         epoch = await record.allocate(
-            info.workflow_run_id, asked.number, answer.backend, workflow_id=info.workflow_id
+            info.workflow_run_id, asked.number, backend, workflow_id=info.workflow_id
         )
         reach(FailPoint.ACQUIRE_ALLOCATED)
+        if epoch.backend != backend:
+            # An earlier delivery of this activity was granted another place: that one stands.
+            self._desk.capacity(backend).release(info.workflow_id)
+            if epoch.backend in self._desk.backends:
+                self._desk.capacity(epoch.backend).hold(info.workflow_id)
         capsule = await self._capsule(record, info.workflow_run_id)
         unended = [known for known in await record.unended() if known.epoch < epoch.epoch]
         return replace(
-            _grant(admission),
+            grant,
             epoch=epoch.epoch,
             backend=epoch.backend,
             capsule=capsule,
@@ -121,32 +131,56 @@ class Acquire:
             pausable=isinstance(self._desk.backend(epoch.backend), Pausing),
         )
 
-    async def _grant_place(
-        self, backend: str, key: str, priority: int, asked: AcquireInput
-    ) -> None:
-        """Wait for a place; one that came after the wait was called off is given back."""
-        place_ = self._desk.capacity(backend)
-        waited = await place_.grant(key, priority, asked.since)
-        if waited and await self._called_off():
-            place_.release(key)
-            await asyncio.Event().wait()  # until the cancellation arrives with a heartbeat
+    async def _fitting(self, admission: Admission, asked: AcquireInput) -> tuple[Grant, list[str]]:
+        """Return the grant but for its place, and the backends that could be that.
 
-    async def _called_off(self) -> bool:
-        """Ask the server whether this activity is cancelled: it knows before we are told."""
-        info = activity.info()
-        handle = activity.client().get_workflow_handle(
-            info.workflow_id or "", run_id=info.workflow_run_id
+        Raises:
+            RequestRejected: no backend could ever run the request as it was submitted.
+        """
+        request = admission.request
+        wanted = after_failures(request, asked.failures)
+        grant = replace(
+            _grant(admission),
+            priority=asked.priority or request.priority,
+            changes=differences(request, wanted),
+            deadline=deadline_at(request.deadline, asked.submitted),
         )
-        pending = (await handle.describe()).raw_description.pending_activities
-        return any(
-            known.activity_id == info.activity_id
-            and known.state == PendingActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
-            for known in pending
-        )
+        answer = await place(wanted, self._desk)
+        fitting = [verdict.backend for verdict in answer.verdicts if verdict.ok]
+        if not fitting and not asked.failures:
+            raise unplaceable(answer)
+        if not fitting:
+            more = f" with {', '.join(grant.changes)}" if grant.changes else ""
+            return (replace(grant, denied=f"not tried again{more}: {unplaceable(answer)}"), [])
+        return (grant, fitting)
+
+    async def _wait(
+        self,
+        record: RequestRecord,
+        admission: Admission,
+        asked: AcquireInput,
+        grant: Grant,
+        fitting: list[str],
+    ) -> str:
+        """Wait for what the request needs, then for a place; return the backend."""
+        request, info = admission.request, activity.info()
+        patience = request.queue_timeout
+        async with before(grant.deadline, Reason.TIMEOUT, f"not placed by {grant.deadline}"):
+            asking = time.time()
+            await self._dependencies.settled(request, info.workflow_id or "")
+            reach(FailPoint.ACQUIRE_PLACED)
+            await self._open(record, admission)
+            reach(FailPoint.ACQUIRE_OPENED)
+            # Waiting for an input is not waiting for a backend, and being paused is neither.
+            begun = info.scheduled_time.timestamp() + time.time() - asking - asked.waited_s
+            until = "" if patience is None else from_unix(begun + patience)
+            message = f"no backend had a place within the queue_timeout of {patience} s"
+            async with before(until, Reason.NO_BACKEND, message):
+                return await queueing.place(self._desk, fitting, grant.priority, asked)
 
     async def _placed(self, record: RequestRecord, asked: AcquireInput) -> bool:
         """Say whether the experiment had a place before: then it is not one more."""
-        if asked.reset or asked.number > 1:
+        if asked.reset or asked.number > 1 or asked.waited_s:
             return True
         run_id = activity.info().workflow_run_id
         return any(known.run_id == run_id for known in await record.epochs())

@@ -39,6 +39,7 @@ from temporal_fabric.errors import PermanentBackendError, StaleEpoch
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AttemptInput, AttemptResult, AttemptUpdate
 from temporal_fabric.observability.traceparent import payload_environment
+from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import OutputRefused, Workplace, output_path
@@ -133,7 +134,7 @@ class _Run:
             self._record.body(self._asked.digest),
             self._adapter.find(self._key),
         )
-        request = ExecutionRequest.from_mapping(body)
+        request = after_failures(ExecutionRequest.from_mapping(body), self._asked.failures)
         self._grace_s = request.limits.grace_s
         if status.phase is Phase.ABSENT:
             try:
@@ -233,6 +234,7 @@ class _Run:
             log_dropped_bytes=status.log_dropped_bytes,
             paused_s=round(status.paused_s, 3),
             inputs=inputs,
+            changes=self._asked.changes,
             collecting_at=self._collecting_at,
         )
 
@@ -282,6 +284,7 @@ class _Run:
             number=asked.number,
             env=around
             | payload_environment()
+            | ({"FABRIC_DEADLINE": asked.deadline} if asked.deadline else {})
             | self._place.variables(
                 tenant=asked.tenant, request_id=asked.request_id, number=asked.number
             ),

@@ -29,12 +29,23 @@ class Capacity:
 
     def __init__(self, slots: int | None) -> None:
         self.slots = slots
+        self._drained = False
         self._running: set[str] = set()
         self._granted: dict[str, float] = {}
         self._line: list[_Turn] = []
         self._turns: dict[str, _Turn] = {}
         self._calls: dict[_Turn, asyncio.Event] = {}
         self._order = itertools.count()
+
+    @property
+    def drained(self) -> bool:
+        """Whether no place is given; what runs goes on."""
+        return self._drained
+
+    @drained.setter
+    def drained(self, drained: bool) -> None:
+        self._drained = drained
+        self._call_first()
 
     @property
     def used(self) -> int:
@@ -65,9 +76,8 @@ class Capacity:
             since: When its wait began, as a stamp: asking again keeps the place in line.
 
         Returns:
-            Whether it had to wait.
+            Whether this call took the place; False where another had taken it for the same key.
         """
-        waited = False
         turn = (-priority, since, next(self._order), key)
         call = self._calls[turn] = asyncio.Event()
         self._turns[key] = turn
@@ -75,9 +85,8 @@ class Capacity:
         try:
             while not self._has(key):
                 if self._free() and self._line[0] == turn:
-                    self._granted[key] = time.monotonic()
-                    break
-                waited = True
+                    self.hold(key)
+                    return True
                 call.clear()
                 await _pause(call)
         finally:
@@ -85,7 +94,17 @@ class Capacity:
             if self._turns.get(key) == turn:
                 del self._turns[key]
             self._call_first()
-        return waited
+        return False
+
+    def take(self, key: str) -> bool:
+        """Take a place if one is free and nobody waits for it, or if ``key`` has one."""
+        if not self._has(key) and not self._line and self._free():
+            self.hold(key)
+        return self._has(key)
+
+    def hold(self, key: str) -> None:
+        """Keep a place for an attempt that is about to come, also beyond the slots."""
+        self._granted[key] = time.monotonic()
 
     def claim(self, key: str) -> None:
         """Take the place for a running attempt; an adopted one is never turned away."""
@@ -109,7 +128,7 @@ class Capacity:
     def _free(self) -> bool:
         oldest = time.monotonic() - UNCLAIMED_S
         self._granted = {key: at for key, at in self._granted.items() if at > oldest}
-        return self.slots is None or self.used < self.slots
+        return not self.drained and (self.slots is None or self.used < self.slots)
 
 
 async def _pause(call: asyncio.Event) -> None:

@@ -46,7 +46,7 @@ class Seal:
             if info.workflow_run_id is None or info.workflow_id is None:
                 raise ApplicationError("seal is an activity of an experiment", non_retryable=True)
             result = asked.result
-            if not result.request_id:
+            if not result.capsule:
                 result = await self._admit_late(asked, info.workflow_id, info.workflow_run_id)
             run = {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id}
             return await seal_run(self._desk, result, run)

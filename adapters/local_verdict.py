@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 _NOT_YET = (
     "notify",
-    "deadline",
     "budget_usd",
-    "queue_timeout",
 )
 
 
@@ -133,12 +131,6 @@ def _settings(request: ExecutionRequest) -> Iterator[Shortfall]:
     for name in _NOT_YET:
         if getattr(request, name):
             yield Shortfall(f"{name!r} is not supported here", f"drop /{name}")
-    for reason, change in (request.retry.on or {}).items():
-        if change.model_dump(exclude_none=True):
-            yield Shortfall(
-                "a retry with other resources is not supported here",
-                f"drop the changes of /retry/on/{reason}",
-            )
     if request.checkpoint is not None and request.checkpoint.path is not None:
         yield Shortfall(
             "checkpoints are kept from $FABRIC_CHECKPOINT_DIR only", "drop /checkpoint/path"

@@ -26,6 +26,8 @@ FOLDER = ROOT / "tests" / "histories"
 
 def _shapes() -> dict[str, dict[str, Any]]:
     retry = {"max_attempts": 2, "initial_interval_s": 0.2}
+    resources = [{"type": "memory", "size_gb": 1}]
+    needs = {"requirements": {"type": "computation", "resources": resources}}
     return {
         "succeeded": shell("echo hello > $FABRIC_OUTPUT_DIR/x"),
         "failed-after-retry": shell("exit 3", retry=retry),
@@ -33,6 +35,8 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "refused": shell("true", backends=["elsewhere"]),
         "told-by-result": shell("true"),
         "paused": shell("sleep 5"),
+        "overdue": shell("sleep 60", deadline=4, limits={"grace_s": 0.5}),
+        "denied": shell("exit 3", retry=retry | {"on": {"EXIT_CODE": {"memory": "x100"}}}) | needs,
     }
 
 

@@ -33,7 +33,15 @@ def test_every_shape_is_there() -> None:
     """Every way through the workflow that was ever released is recorded."""
     shapes = {path.stem.partition("-")[2] for path in HISTORIES}
 
-    assert shapes >= {"succeeded", "failed-after-retry", "cancelled", "refused", "paused"}
+    assert shapes >= {
+        "succeeded",
+        "failed-after-retry",
+        "cancelled",
+        "refused",
+        "paused",
+        "overdue",
+        "denied",
+    }
 
 
 async def test_a_planted_reorder_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

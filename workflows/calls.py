@@ -35,6 +35,10 @@ PATIENT = RetryPolicy(
 )
 
 
+def _priority(priority: int, tenant: str | None = None) -> Priority:
+    return Priority(priority_key=names.temporal_priority(priority), fairness_key=tenant)
+
+
 def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
     """Ask a pool for a place, or what keeps a place that is held."""
     return workflow.start_activity(
@@ -46,12 +50,15 @@ def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
         heartbeat_timeout=QUEUED_HEARTBEAT,
         retry_policy=STEADY,
         cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+        priority=_priority(request.priority) if request.priority else Priority.default,
         summary="admit and place",
     )
 
 
-def attempt(grant: Grant, number: int) -> workflow.ActivityHandle[AttemptResult]:
-    """Run, or adopt, one epoch on its backend."""
+def attempt(
+    grant: Grant, number: int, failures: list[str]
+) -> workflow.ActivityHandle[AttemptResult]:
+    """Run, or adopt, one epoch on its backend, after the run's attempts have failed so."""
     request = AttemptInput(
         tenant=grant.tenant,
         request_id=grant.request_id,
@@ -59,6 +66,9 @@ def attempt(grant: Grant, number: int) -> workflow.ActivityHandle[AttemptResult]
         epoch=grant.epoch,
         backend=grant.backend,
         number=number,
+        failures=failures,
+        deadline=grant.deadline,
+        changes=grant.changes,
     )
     return workflow.start_activity(
         names.ACTIVITY_ATTEMPT,
@@ -71,9 +81,7 @@ def attempt(grant: Grant, number: int) -> workflow.ActivityHandle[AttemptResult]
         heartbeat_timeout=HEARTBEAT,
         retry_policy=STEADY,
         cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
-        priority=Priority(
-            priority_key=names.temporal_priority(grant.priority), fairness_key=grant.tenant
-        ),
+        priority=_priority(grant.priority, grant.tenant),
         summary=f"epoch {grant.epoch} on {grant.backend}",
     )
 

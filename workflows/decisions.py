@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from temporal_fabric import names
+from temporal_fabric.messages import AttemptResult
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import FREE_RETRIES, Reason
 
 if TYPE_CHECKING:
-    from temporal_fabric.messages import AttemptResult, Grant, RetryRule
+    from collections.abc import Sequence
+
+    from temporal_fabric.messages import Grant, RetryRule
 
 
 def pool_of(body: Any) -> str:
@@ -42,6 +46,34 @@ def retried(grant: Grant, ended: AttemptResult, counted: int) -> bool:
     if ended.reason in FREE_RETRIES:
         return True
     return counted < rule.max_attempts and (rule.on is None or ended.reason in rule.on)
+
+
+def denied(grant: Grant, attempts: Sequence[AttemptResult], at: str) -> AttemptResult:
+    """Return the end of a run that gets no place: its last attempt's, where there was one."""
+    if not attempts:
+        return AttemptResult(
+            epoch=0,
+            backend="",
+            ok=False,
+            reason=grant.denied_reason,
+            message=grant.denied,
+            ended_at=at,
+        )
+    last = attempts[-1]
+    reason = grant.denied_reason or last.reason
+    return replace(last, reason=reason, message=f"{last.message}; {grant.denied}")
+
+
+def overdue(grant: Grant | None, at: str) -> AttemptResult:
+    """Return the end of a run whose deadline, which came with a grant, has passed."""
+    return AttemptResult(
+        epoch=grant.epoch if grant else 0,
+        backend=grant.backend if grant else "",
+        ok=False,
+        reason=Reason.TIMEOUT,
+        message=f"the deadline passed: {grant.deadline if grant else at}",
+        ended_at=at,
+    )
 
 
 def back_off_s(rule: RetryRule, attempts: int) -> float:

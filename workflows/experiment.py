@@ -27,15 +27,16 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     # Our own modules: without I/O and without a third-party import.
     from temporal_fabric import names
+    from temporal_fabric.clock import stamp
     from temporal_fabric.messages import AttemptResult, AttemptUpdate, ExperimentResult, SealInput
     from temporal_fabric.states import FREE_RETRIES, Reason, State
     from temporal_fabric.workflows import calls
-    from temporal_fabric.workflows.decisions import back_off_s, retried
-    from temporal_fabric.workflows.pausing import check_pause
+    from temporal_fabric.workflows.decisions import back_off_s, denied, overdue, retried
+    from temporal_fabric.workflows.pausing import check_pause, check_priority
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.supervision import Supervision
-    from temporal_fabric.workflows.wishes import CancelRequested, Wishes
+    from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed, Wishes
 
 
 @workflow.defn(name=names.WORKFLOW_EXPERIMENT)
@@ -123,6 +124,23 @@ class Experiment:
         """
         return await self._granted(paused=False)
 
+    @workflow.update(name=names.UPDATE_REPRIORITISE)
+    def reprioritise(self, priority: Any) -> dict[str, Any]:
+        """Change how urgent it is, 1 to 10; while it waits it changes its place in line.
+
+        Raises:
+            ApplicationError: E_RANGE, it is no such number; E_CONFLICT, it waits no more.
+        """
+        self._wishes.priority = priority
+        if self._standing.grant is not None:
+            self._standing.grant = replace(self._standing.grant, priority=priority)
+            self._standing.show()
+        return self._standing.as_dict()
+
+    @reprioritise.validator
+    def _check_priority(self, priority: Any) -> None:
+        check_priority(self._standing, priority)
+
     async def _granted(self, *, paused: bool) -> dict[str, Any]:
         """Change the wish, and return when it is so."""
         standing, wishes = self._standing, self._wishes
@@ -150,6 +168,8 @@ class Experiment:
         except CancelRequested:
             standing.move(State.CANCELLING)
             result = standing.result(State.CANCELED, None)
+        except DeadlinePassed:
+            result = standing.result(State.FAILED, overdue(standing.grant, stamp(workflow.now())))
         if standing.grant is None or standing.grant.recorded is None:
             result = await self._seal(result, body)
         standing.move(State(result.state), result.reason, at=result.ended_at)
@@ -164,6 +184,9 @@ class Experiment:
             grant = await placement.next()
             if grant.recorded is not None:
                 return grant.recorded
+            if grant.denied:
+                no_place = denied(grant, standing.attempts, stamp(workflow.now()))
+                return standing.result(State.FAILED, no_place)
             ended = await Supervision(grant, standing, self._wishes, placement).run()
             if ended is None:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from temporalio.exceptions import ActivityError, ApplicationError
 
@@ -37,6 +37,19 @@ def check_pause(standing: Standing) -> None:
         raise ApplicationError(f"it cannot be paused: {why}", type="E_CONFLICT")
 
 
+def check_priority(standing: Standing, priority: Any) -> None:
+    """Refuse a priority that is none, or that could change nothing any more.
+
+    Raises:
+        ApplicationError: E_RANGE or E_CONFLICT, with the reason.
+    """
+    if not isinstance(priority, int) or isinstance(priority, bool) or not 1 <= priority <= 10:  # noqa: PLR2004
+        raise ApplicationError(f"not a priority from 1 to 10: {priority!r}", type="E_RANGE")
+    why = _REFUSED.get(standing.state, "it has ended" if standing.state.final else "")
+    if why:
+        raise ApplicationError(f"its priority cannot change: {why}", type="E_CONFLICT")
+
+
 _PLACED = frozenset({State.PREPARING, State.RUNNING})
 
 
@@ -51,6 +64,7 @@ async def watched(
     Raises:
         ActivityError: the attempt ended by an error.
         CancelRequested: a person cancelled; the attempt is not awaited.
+        DeadlinePassed: it is too late; the attempt is not awaited.
     """
     while True:
         await wishes.until(lambda: handle.done() or _differs(standing, wishes))

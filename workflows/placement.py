@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
@@ -13,7 +16,7 @@ from temporal_fabric.messages import AcquireInput, Grant
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
 from temporal_fabric.workflows.decisions import pool_of, refusal
-from temporal_fabric.workflows.wishes import CancelRequested
+from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,24 +42,41 @@ class Placement:
         Raises:
             ApplicationError: the request is refused, or nothing could ever run it.
             CancelRequested: a person cancelled while it waited.
+            DeadlinePassed: it is too late.
         """
         self.number += 1
+        wishes, request, grant = self._wishes, self._request(), None
+        while grant is None:
+            # Paused, it asks for nothing; `since` keeps its place in line.
+            await wishes.stand_still(self._standing)
+            asked, priority = workflow.now(), wishes.priority
+            request = replace(request, priority=priority)
+            grant = await self._asked(request, partial(self._changed, priority))
+            waited = (workflow.now() - asked).total_seconds()
+            request = replace(request, waited_s=request.waited_s + waited)
+        if grant.denied:
+            self._standing.admitted = grant
+            return grant
+        if grant.deadline:
+            wishes.deadline = datetime.fromisoformat(grant.deadline)
+        self._standing.placed(grant)
+        return grant
+
+    def _changed(self, priority: int) -> bool:
+        return self._wishes.paused or self._wishes.priority != priority
+
+    def _request(self) -> AcquireInput:
         info = workflow.info()
-        request = AcquireInput(
+        return AcquireInput(
             body=self._body,
             number=self.number,
             memo_digest=workflow.memo_value(names.MEMO_DIGEST, "", type_hint=str),
             retry_of=workflow.memo_value(names.MEMO_RETRY_OF, "", type_hint=str),
+            failures=[ended.reason for ended in self._standing.attempts],
+            submitted=stamp(info.start_time),
             since=stamp(workflow.now()),
             reset=info.run_id != info.first_execution_run_id,
         )
-        grant = None
-        while grant is None:
-            # Paused, it asks for nothing; `since` keeps its place in line.
-            await self._wishes.stand_still(self._standing)
-            grant = await self._asked(request, lambda: self._wishes.paused)
-        self._standing.placed(grant)
-        return grant
 
     async def ask(self, request: AcquireInput) -> Grant:
         """Put one question to the pool.
@@ -75,7 +95,7 @@ class Placement:
         handle = calls.acquire(self._pool, request)
         try:
             await self._wishes.until(lambda: handle.done() or enough())
-        except CancelRequested:
+        except (CancelRequested, DeadlinePassed):
             handle.cancel()
             raise
         if not handle.done():

@@ -25,6 +25,9 @@ class Standing:
         self.timeline: list[Moment] = []
         self.attempts: list[AttemptResult] = []
         self.grant: Grant | None = None
+        self.admitted: Grant | None = None
+        """What `acquire` knew of the request although it gave it no place."""
+
         self.native_id = ""
         self.capsule = ""
 
@@ -98,13 +101,14 @@ class Standing:
             ended: The attempt that decided it; None where none did.
         """
         grant = self.grant
+        known = grant or self.admitted
         at = stamp(workflow.now())
         last = ended or AttemptResult(epoch=grant.epoch if grant else 0, backend="", ok=False)
         return ExperimentResult(
             state=state,
-            tenant=grant.tenant if grant else "",
-            request_id=grant.request_id if grant else "",
-            digest=grant.digest if grant else "",
+            tenant=known.tenant if known else "",
+            request_id=known.request_id if known else "",
+            digest=known.digest if known else "",
             reason="" if state == State.SUCCEEDED else last.reason,
             message=last.message,
             exit_code=last.exit_code,
@@ -130,5 +134,6 @@ class Standing:
             "epoch": grant.epoch if grant else 0,
             "native_id": self.native_id,
             "capsule": self.capsule,
+            "changes": grant.changes if grant else [],
             "timeline": self.timeline,
         }

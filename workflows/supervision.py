@@ -14,7 +14,7 @@ from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
 from temporal_fabric.workflows.decisions import host_did_not_answer
 from temporal_fabric.workflows.pausing import watched
-from temporal_fabric.workflows.wishes import CancelRequested
+from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
 
 if TYPE_CHECKING:
     from temporal_fabric.messages import Grant
@@ -43,6 +43,7 @@ class Supervision:
 
         Raises:
             CancelRequested: a person cancelled, and nothing of the epoch runs.
+            DeadlinePassed: it is too late, and nothing of the epoch runs.
         """
         grant = self._grant
         for prior in grant.prior:
@@ -61,14 +62,19 @@ class Supervision:
             self._standing.move(State.CANCELLING)
             await self._prove_absent()
             raise
+        except DeadlinePassed:
+            self._standing.waits_for(Reason.TIMEOUT)
+            await self._prove_absent()
+            raise
         return ended
 
     async def _offered(self) -> AttemptResult | None:
         """Wait for the attempt; None means its host did not take it, and it is offered again."""
-        handle = calls.attempt(self._grant, self._placement.number)
+        failures = [ended.reason for ended in self._standing.attempts]
+        handle = calls.attempt(self._grant, self._placement.number, failures)
         try:
             return await watched(handle, self._grant, self._standing, self._wishes)
-        except CancelRequested:
+        except (CancelRequested, DeadlinePassed):
             handle.cancel()
             raise
         except ActivityError as exc:

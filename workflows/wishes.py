@@ -10,7 +10,7 @@ from temporal_fabric.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from temporal_fabric.workflows.standing import Standing
 
@@ -19,12 +19,22 @@ class CancelRequested(Exception):
     """A wait ended because a person cancelled the experiment."""
 
 
+class DeadlinePassed(Exception):
+    """A wait ended because the experiment's deadline has passed."""
+
+
 class Wishes:
     """What has been asked for. Handlers write it, the life of the experiment reads it."""
 
     def __init__(self) -> None:
         self.cancelled = False
         self.paused = False
+        self.priority = 0
+        """1 to 10 where somebody has changed it, else 0."""
+
+        self.deadline: datetime | None = None
+        """When the experiment must have ended, paused or not."""
+
         self.refused = ""
         """Why the last wish could not be granted."""
 
@@ -33,10 +43,38 @@ class Wishes:
 
         Raises:
             CancelRequested: a person cancelled, and it is not so.
+            DeadlinePassed: it is too late, and it is not so.
         """
-        await workflow.wait_condition(lambda: ready() or self.cancelled)
+        await self.within(None, "", ready)
+
+    async def within(self, time: timedelta | None, why: str, ready: Callable[[], bool]) -> bool:
+        """Wait until something is so, at most for some time; say whether it is.
+
+        Args:
+            time: How long; None for ever.
+            why: What the timer is called in Temporal's UI.
+            ready: Whether it is so.
+
+        Raises:
+            CancelRequested: a person cancelled, and it is not so.
+            DeadlinePassed: it is too late, and it is not so.
+        """
+        left = None if self.deadline is None else self.deadline - workflow.now()
+        late = left is not None and (time is None or left < time)
+        limit, called = (left, "deadline") if late else (time, why)
+        if late and left is not None and left.total_seconds() <= 0 and not ready():
+            raise DeadlinePassed
+        try:
+            await workflow.wait_condition(
+                lambda: ready() or self.cancelled, timeout=limit, timeout_summary=called
+            )
+        except TimeoutError:
+            if late:
+                raise DeadlinePassed from None
+            return False
         if not ready():
             raise CancelRequested
+        return True
 
     async def time(self, time: timedelta, why: str, standing: Standing) -> None:
         """Let some time pass, which a pause does not stop but may lengthen.
@@ -48,17 +86,12 @@ class Wishes:
 
         Raises:
             CancelRequested: a person cancelled meanwhile.
+            DeadlinePassed: it is too late.
         """
         end = workflow.now() + time
         while (left := end - workflow.now()).total_seconds() > 0:
-            try:
-                await workflow.wait_condition(
-                    lambda: self.cancelled or self.paused, timeout=left, timeout_summary=why
-                )
-            except TimeoutError:
+            if not await self.within(left, why, lambda: self.paused):
                 return
-            if self.cancelled:
-                raise CancelRequested
             await self.stand_still(standing)
 
     async def stand_still(self, standing: Standing) -> None:
@@ -66,6 +99,7 @@ class Wishes:
 
         Raises:
             CancelRequested: a person cancelled meanwhile.
+            DeadlinePassed: it is too late.
         """
         if not self.paused:
             return

@@ -242,6 +242,19 @@ class ExperimentHandle:
         """
         return await self._asked(names.UPDATE_RESUME)
 
+    async def reprioritise(self, priority: int) -> ExperimentStatus:
+        """Change how urgent the experiment is, 1 to 10, 10 most urgent; return where it stands.
+
+        While it waits for a place it moves in line at once; later the number counts for its
+        next attempt.
+
+        Raises:
+            RequestRejected: E_RANGE, or E_CONFLICT where it has ended or is about to.
+            ServerUnavailable: no worker took it.
+            ExperimentNotFound: there is no such experiment.
+        """
+        return await self._asked(names.UPDATE_REPRIORITISE, priority)
+
     async def _asked(self, update: str, *args: Any) -> ExperimentStatus:
         try:
             await ask(self.workflow, update, *args)

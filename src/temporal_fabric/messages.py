@@ -58,6 +58,18 @@ class Grant:
     """Whether the namespace knows our search attributes."""
 
     prior: list[PriorEpoch] = field(default_factory=list[PriorEpoch])
+    changes: list[str] = field(default_factory=list[str])
+    """What this attempt asks for beyond the request, because of how others failed."""
+
+    deadline: str = ""
+    """When the run must have ended; empty for never."""
+
+    denied: str = ""
+    """Why there is no place and will be none: the run ends."""
+
+    denied_reason: str = ""
+    """Reason token that goes with it; the last attempt's own where empty."""
+
     pausable: bool = False
     """Whether the backend can let a running payload stand still."""
 
@@ -81,6 +93,18 @@ class AcquireInput:
     retry_of: str = ""
     """Run id whose recorded failure this run retries on purpose."""
 
+    failures: list[str] = field(default_factory=list[str])
+    """Why the run's attempts have failed so far: `retry.on` may ask for more after them."""
+
+    priority: int = 0
+    """1 to 10 where somebody has changed it; 0 for the request's own."""
+
+    submitted: str = ""
+    """When the run began, from which a deadline may count."""
+
+    waited_s: float = 0.0
+    """How long this place has been waited for already, pauses left out."""
+
     since: str = ""
     """When this wait for a place began; it keeps its place in line however often it asks."""
 
@@ -98,6 +122,12 @@ class AttemptInput:
     epoch: int
     backend: str
     number: int
+    failures: list[str] = field(default_factory=list[str])
+    """As in `AcquireInput`: the attempt makes the same request."""
+
+    deadline: str = ""
+    changes: list[str] = field(default_factory=list[str])
+    """As in `Grant`; kept with the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +181,9 @@ class AttemptResult:
     oom_kills: int = 0
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
+    changes: list[str] = field(default_factory=list[str])
+    """What it asked for beyond the request, because of how others failed."""
+
     paused_s: float = 0.0
     """Seconds it stood still; they do not count towards the wall limit."""
 

@@ -27,6 +27,7 @@ QUERY_STATUS = "status"
 QUERY_ATTEMPTS = "attempts"
 UPDATE_PAUSE = "pause"
 UPDATE_RESUME = "resume"
+UPDATE_REPRIORITISE = "reprioritise"
 
 QUEUE = "fabric"
 """Workflows and light activities."""

@@ -69,6 +69,9 @@ class ExperimentStatus:
     live: dict[str, Any] = field(default_factory=dict[str, Any])
     """The attempt's last heartbeat."""
 
+    changes: list[str] = field(default_factory=list[str])
+    """What the attempt asks for beyond the request, because of how others failed."""
+
     pending: list[str] = field(default_factory=list[str])
     """Pending activities, each with what it waits for."""
 
@@ -146,7 +149,7 @@ async def _from_server(
         status.pending.append(f"query: {exc}")
         return
     status.timeline, status.attempts = list(answer["timeline"]), list(attempts)
-    status.native_id = answer["native_id"]
+    status.native_id, status.changes = answer["native_id"], list(answer.get("changes", ()))
     status.epoch, status.capsule = answer["epoch"], answer["capsule"] or status.capsule
     status.backend = answer["backend"] or status.backend
     if description.status is WorkflowExecutionStatus.RUNNING:

@@ -94,6 +94,10 @@ class SyncHandle:
         """Let the experiment stand still; return where it stands."""
         return self._loop.run(self.handle.pause())
 
+    def reprioritise(self, priority: int) -> ExperimentStatus:
+        """Change how urgent it is, 1 to 10; return where it stands."""
+        return self._loop.run(self.handle.reprioritise(priority))
+
     def resume(self) -> ExperimentStatus:
         """Let it go on; return where it stands."""
         return self._loop.run(self.handle.resume())

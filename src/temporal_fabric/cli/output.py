@@ -82,6 +82,7 @@ def status_out(status: ExperimentStatus) -> None:
         ("ended", status.ended),
         ("message", status.message),
         ("backend", f"{status.backend} (epoch {status.epoch})" if status.backend else ""),
+        ("asks for", ", ".join(status.changes)),
         ("process", status.native_id),
         ("exit code", "" if status.exit_code is None else str(status.exit_code)),
         ("capsule", status.capsule),
@@ -93,6 +94,11 @@ def status_out(status: ExperimentStatus) -> None:
         if value:
             click.secho(f"  {name:<10}", dim=True, nl=False)
             click.echo(value)
+    for attempt in status.attempts if len(status.attempts) > 1 else ():
+        click.secho("  attempt   ", dim=True, nl=False)
+        asked = f"  ({', '.join(attempt['changes'])})" if attempt.get("changes") else ""
+        ended = f"{attempt['reason'] or 'ok'}  {attempt.get('message', '')}".rstrip()
+        click.echo(f"epoch {attempt['epoch']} on {attempt['backend']}: {ended}{asked}")
     for text in status.pending:
         click.secho(f"  pending   {text}", dim=True)
     for moment in status.timeline:

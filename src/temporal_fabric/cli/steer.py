@@ -1,4 +1,4 @@
-"""``pause``, ``resume``: steering an experiment that has not ended."""
+"""``pause``, ``resume``, ``reprioritise``: steering an experiment that has not ended."""
 
 from __future__ import annotations
 
@@ -54,5 +54,24 @@ def resume(shared: Context, experiment: str) -> None:
         async with shared.fabric() as fabric:
             status = await (await fabric.find(experiment)).resume()
         _report(shared, status, "logs -f")
+
+    run(work())
+
+
+@click.command(epilog="\b\nExamples:\n  temporal-fabric reprioritise last 9")
+@click.argument("experiment")
+@click.argument("priority", type=int)
+@common
+def reprioritise(shared: Context, experiment: str, priority: int) -> None:
+    """Change how urgent EXPERIMENT is: PRIORITY from 1 to 10, 10 most urgent.
+
+    While it waits for a place it moves in line at once; later the number counts for its next
+    attempt.
+    """
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            status = await (await fabric.find(experiment)).reprioritise(priority)
+        _report(shared, status)
 
     run(work())

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric.requests.quantities import growth_factor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from temporal_fabric.requests.models import ExecutionRequest
 
-__all__ = ["raised"]
+__all__ = ["after_failures", "differences", "raised"]
 
+_UNITS = {"cpu": "cores", "memory": "GB", "disk": "GB", "gpu": "GPUs"}
 _AMOUNTS = {"cpu": "cores", "memory": "size_gb", "disk": "size_gb", "gpu": "count"}
 
 
@@ -41,6 +44,31 @@ def raised(request: ExecutionRequest, reason: str) -> ExecutionRequest:
     if wall_s is not None and factor is not None:
         body["limits"]["wall_s"] = _grown(wall_s, factor, change.max)
     return type(request).model_validate(body)
+
+
+def after_failures(request: ExecutionRequest, reasons: Iterable[str]) -> ExecutionRequest:
+    """Return the request as it is made after these failures, one after the other."""
+    for reason in reasons:
+        request = raised(request, reason)
+    return request
+
+
+def differences(before: ExecutionRequest, after: ExecutionRequest) -> list[str]:
+    """Return what `raised` has changed, one phrase a thing."""
+    found = [
+        f"{old.type} {_amount(old):g} -> {_amount(new):g} {_UNITS[old.type]}"
+        for old, new in zip(
+            before.requirements.resources, after.requirements.resources, strict=True
+        )
+        if old != new
+    ]
+    if before.limits.wall_s != after.limits.wall_s:
+        found.append(f"wall_s {before.limits.wall_s:g} -> {after.limits.wall_s:g}")
+    return found
+
+
+def _amount(resource: Any) -> float:
+    return float(getattr(resource, _AMOUNTS[resource.type]))
 
 
 def _factor(growth: str | None) -> float | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from temporal_fabric.clock import stamp
 from temporal_fabric.requests.fields import refuse
 from temporal_fabric.requests.quantities import duration_seconds
 
-__all__ = ["read_deadline"]
+__all__ = ["deadline_at", "read_deadline"]
 
 _YEAR = 366 * 86400
 
@@ -31,3 +32,18 @@ def read_deadline(value: str | float) -> str | float:
         return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except OverflowError:
         raise refuse("E_RANGE", "is no moment of the calendar in UTC") from None
+
+
+def deadline_at(deadline: str | float | None, submitted: str) -> str:
+    """Return when a deadline is, as a stamp; empty where there is none.
+
+    Args:
+        deadline: What `read_deadline` returned.
+        submitted: When the request was submitted, as a stamp; now where that is empty.
+    """
+    if deadline is None:
+        return ""
+    if isinstance(deadline, str):
+        return stamp(datetime.fromisoformat(deadline))
+    begun = datetime.fromisoformat(submitted) if submitted else datetime.now(UTC)
+    return stamp(begun + timedelta(seconds=deadline))

@@ -1,0 +1,98 @@
+"""Waiting for a place: on whichever fitting backend has one first, as long as the request may."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from temporalio import activity
+from temporalio.api.enums.v1 import PendingActivityState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from temporal_fabric.activities.desk import Desk
+    from temporal_fabric.messages import AcquireInput
+    from temporal_fabric.states import Reason
+
+
+class Denied(Exception):
+    """No place was found in time; the experiment ends with this reason."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@asynccontextmanager
+async def before(moment: str, reason: Reason, message: str) -> AsyncGenerator[None]:
+    """Deny what has not been done before a moment; an empty one never comes.
+
+    Raises:
+        Denied: it was not.
+    """
+    left_s = None
+    if moment:
+        left_s = (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+    limit = asyncio.timeout(left_s)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise Denied(reason, message) from exc
+
+
+async def place(desk: Desk, backends: Sequence[str], priority: int, asked: AcquireInput) -> str:
+    """Wait for a place on one of some backends and return which it is.
+
+    A free one is taken in the order given; else whichever has a place first. A place that came
+    after the wait was called off is given back.
+
+    Args:
+        desk: Whose backends they are.
+        backends: Those that can run the request, the preferred first; at least one.
+        priority: 1 to 10, 10 most urgent.
+        asked: For the place in line.
+    """
+    key = activity.info().workflow_id or ""
+    for backend in backends:
+        if desk.capacity(backend).take(key):
+            return backend
+    waits = [
+        asyncio.create_task(desk.capacity(backend).grant(key, priority, asked.since))
+        for backend in backends
+    ]
+    chosen = ""
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        chosen = next(name for name, wait in zip(backends, waits, strict=True) if wait.done())
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        for backend, wait in zip(backends, waits, strict=True):
+            if backend != chosen and not wait.cancelled() and wait.result():
+                desk.capacity(backend).release(key)
+    took = waits[list(backends).index(chosen)].result()
+    if took and await _called_off():
+        desk.capacity(chosen).release(key)
+        await asyncio.Event().wait()  # until the cancellation arrives with a heartbeat
+    return chosen
+
+
+async def _called_off() -> bool:
+    """Ask the server whether this activity is cancelled: it knows before we are told."""
+    info = activity.info()
+    handle = activity.client().get_workflow_handle(
+        info.workflow_id or "", run_id=info.workflow_run_id
+    )
+    pending = (await handle.describe()).raw_description.pending_activities
+    return any(
+        known.activity_id == info.activity_id
+        and known.state == PendingActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
+        for known in pending
+    )
