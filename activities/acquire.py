@@ -109,16 +109,22 @@ class Acquire:
             backend = await self._wait(record, admission, asked, grant, fitting)
         except Denied as exc:
             return replace(grant, denied=str(exc), denied_reason=exc.reason)
-        epoch = await record.allocate(
-            info.workflow_run_id, asked.number, backend, workflow_id=info.workflow_id
-        )
+        return await self._placed_on(backend, grant, record, asked.number)
+
+    async def _placed_on(
+        self, backend: str, grant: Grant, record: RequestRecord, number: int
+    ) -> Grant:
+        """Allocate the epoch and return the whole grant."""
+        info = activity.info()
+        workflow_id, run_id = info.workflow_id or "", info.workflow_run_id or ""
+        epoch = await record.allocate(run_id, number, backend, workflow_id=workflow_id)
         reach(FailPoint.ACQUIRE_ALLOCATED)
         if epoch.backend != backend:
             # An earlier delivery of this activity was granted another place: that one stands.
-            self._desk.capacity(backend).release(info.workflow_id)
+            self._desk.capacity(backend).release(workflow_id)
             if epoch.backend in self._desk.backends:
-                self._desk.capacity(epoch.backend).hold(info.workflow_id)
-        capsule = await self._capsule(record, info.workflow_run_id)
+                self._desk.capacity(epoch.backend).hold(workflow_id)
+        capsule = await self._capsule(record, run_id)
         unended = [known for known in await record.unended() if known.epoch < epoch.epoch]
         return replace(
             grant,
@@ -151,7 +157,8 @@ class Acquire:
             raise unplaceable(answer)
         if not fitting:
             more = f" with {', '.join(grant.changes)}" if grant.changes else ""
-            return (replace(grant, denied=f"not tried again{more}: {unplaceable(answer)}"), [])
+            why = unplaceable(answer).problems[0].message
+            return (replace(grant, denied=f"not tried again{more}: {why}"), [])
         return (grant, fitting)
 
     async def _wait(

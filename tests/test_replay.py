@@ -33,15 +33,8 @@ def test_every_shape_is_there() -> None:
     """Every way through the workflow that was ever released is recorded."""
     shapes = {path.stem.partition("-")[2] for path in HISTORIES}
 
-    assert shapes >= {
-        "succeeded",
-        "failed-after-retry",
-        "cancelled",
-        "refused",
-        "paused",
-        "overdue",
-        "denied",
-    }
+    released = "succeeded failed-after-retry cancelled refused paused overdue denied"
+    assert shapes >= set(released.split())
 
 
 async def test_a_planted_reorder_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
