@@ -83,7 +83,7 @@ async def test_the_states_come_in_order_with_times(fabric: Fabric) -> None:
         (process("/no/such/program"), "SETUP", None, "No such file"),
         (shell("true", outputs=[{"source_path": "gone"}]), "OUTPUT_MISSING", 0, "gone"),
         (shell("ln -s /etc/passwd $FABRIC_OUTPUT_DIR/x"), "OUTPUT_MISSING", 0, "regular file"),
-        (shell("sleep 60", limits={"wall_s": 1, "grace_s": 1}), "TIMEOUT", None, "wall limit"),
+        (shell("exec sleep 60", limits={"wall_s": 1, "grace_s": 1}), "TIMEOUT", None, "wall limit"),
         (shell("echo no money > $FABRIC_ERROR_FILE; exit 1"), "EXIT_CODE", 1, "code 1"),
     ],
     ids=["exit", "signal", "exit-137", "setup", "output", "link", "timeout", "error-file"],
