@@ -51,6 +51,17 @@ PARTS: dict[str, list[str]] = {
         "--seed",
         SEED,
     ],
+    "certificates of random operators and energies": [
+        "-m",
+        "pytest",
+        "-q",
+        "tests/flows/test_bounds.py",
+        "tests/flows/test_descent.py",
+        "tests/flows/test_dominance.py",
+        "tests/flows/test_gap.py",
+        "tests/flows/test_planted_faults.py",
+        "--timeout=3000",
+    ],
     "admission fuzz, a million bodies": [
         "-m",
         "tests.requests.fuzz_admission",

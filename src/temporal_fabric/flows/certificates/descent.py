@@ -7,7 +7,9 @@ all digits, and correct float32 steps would seem to rise every second time. g al
 
 The arguments are scalars, of numpy or traced by JAX, so that a step checks itself inside the
 compiled loop. d = z+ - z is the step, E(z + d) - E(z) is ``change``, and ``size`` is the sum of
-the moduli of what was added up to it.
+the moduli of what was added up to it. Where z is rounded after the step, as by a retraction, the
+caller adds |grad f| |z| to ``size``, or leaves out steps of the length of that rounding. A step too
+long for any promised decrease still must not rise.
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ def proximal(  # noqa: D417 - change and size are the module's
         beta: beta_k of this very step, or beta_up.
         convex: Whether g is convex.
     """
-    share = (1.0 if convex else 0.5) / alpha - 0.5 * beta
-    return _violation(change + share * square, size + jnp.abs(share) * square)
+    share = jnp.maximum((1.0 if convex else 0.5) / alpha - 0.5 * beta, 0)
+    return _violation(change + share * square, size + share * square)
 
 
 def potential(  # noqa: D417
@@ -89,8 +91,8 @@ def preconditioned(change: Array, size: Array, product: Array, theta: Array) -> 
         product: d'P d.
         theta: A bound of the eigenvalues of P^-1 L, below 2.
     """
-    share = 1 - 0.5 * theta
-    return _violation(change + share * product, size + jnp.abs(share) * product)
+    share = jnp.maximum(1 - 0.5 * theta, 0)
+    return _violation(change + share * product, size + share * product)
 
 
 def riemannian(change: Array, size: Array, square: Array, alpha: Array, smooth: Array) -> Array:  # noqa: D417
@@ -103,8 +105,8 @@ def riemannian(change: Array, size: Array, square: Array, alpha: Array, smooth: 
         alpha: The step.
         smooth: L_R, the Lipschitz constant along the retraction.
     """
-    share = alpha * (1 - 0.5 * alpha * smooth)
-    return _violation(change + share * square, size + jnp.abs(share) * square)
+    share = jnp.maximum(alpha * (1 - 0.5 * alpha * smooth), 0)
+    return _violation(change + share * square, size + share * square)
 
 
 def riemannian_proximal(  # noqa: D417
