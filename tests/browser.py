@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
+from tests.backends import missing
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -15,16 +14,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_REQUIRED = "browser"
 
 
 def chromium() -> str:
-    """Return the browser's program; skip the test where there is none and none is required."""
+    """Return the browser's program; without one the test is skipped, or fails."""
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
-        if _REQUIRED in os.environ.get("FABRIC_REQUIRE_BACKENDS", ""):
-            pytest.fail("no Chromium on PATH: install the package chromium")
-        pytest.skip("no Chromium on PATH")
+        missing("browser", "no Chromium on PATH")
     return found
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import pytest
 
 
-def missing(name: str, reason: str) -> None:
+def missing(name: str, reason: str) -> NoReturn:
     """Skip the test for want of a backend; fail it where the backend has to be there.
 
     Args:

@@ -103,7 +103,7 @@ def test_the_sphere_has_the_least_eigenvector() -> None:
 
 
 def test_twice_the_euclidean_step_violates_descent_on_the_sphere() -> None:
-    """2/beta forgets that the sphere bends: with L_R = beta the inequality fails, and is reported."""
+    """2/beta forgets that the sphere bends: with L_R = beta the inequality fails; it is told."""
     q = jnp.diag(jnp.asarray([1.0, 0.9, 0.1])) * 1.0
     form = QuadraticForm(jnp.asarray(1.0), Dense(q, (3,), (3,)), 3 * jnp.ones(3), "x")
     task = problem(Energy((form,), ()), 1.99, 1.0, manifolds=(("x", Sphere()),))
