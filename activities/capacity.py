@@ -29,23 +29,12 @@ class Capacity:
 
     def __init__(self, slots: int | None) -> None:
         self.slots = slots
-        self._drained = False
         self._running: set[str] = set()
         self._granted: dict[str, float] = {}
         self._line: list[_Turn] = []
         self._turns: dict[str, _Turn] = {}
         self._calls: dict[_Turn, asyncio.Event] = {}
         self._order = itertools.count()
-
-    @property
-    def drained(self) -> bool:
-        """Whether no place is given; what runs goes on."""
-        return self._drained
-
-    @drained.setter
-    def drained(self, drained: bool) -> None:
-        self._drained = drained
-        self._call_first()
 
     @property
     def used(self) -> int:
@@ -128,7 +117,7 @@ class Capacity:
     def _free(self) -> bool:
         oldest = time.monotonic() - UNCLAIMED_S
         self._granted = {key: at for key, at in self._granted.items() if at > oldest}
-        return not self.drained and (self.slots is None or self.used < self.slots)
+        return self.slots is None or self.used < self.slots
 
 
 async def _pause(call: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Deadlines, queue time-outs, priorities that change, and retries that ask for more."""
+"""Deadlines, queue time-outs, priorities and their reasons, and retries that ask for more."""
 
 from __future__ import annotations
 
@@ -144,3 +144,27 @@ async def test_a_retry_that_fits_nowhere_fails_with_the_first_reason(narrow: Fab
     assert (caught.value.reason, caught.value.exit_code) == ("EXIT_CODE", 7)
     assert "exited with code 7; not tried again with memory 1 -> 100 GB" in str(caught.value)
     assert len(caught.value.result["attempts"]) == 1
+
+
+async def test_it_says_why_it_waits(
+    narrow: Fabric, own_environment: FabricEnvironment, busy: ExperimentHandle
+) -> None:
+    """In line, paused and running: the reason, the backends' verdicts and the change to make."""
+    first = await narrow.submit(shell("true"))
+    second = await narrow.submit(shell("true"))
+    async with asyncio.timeout(30):
+        while (waits := await second.explain()).ahead != 1:
+            await asyncio.sleep(0.2)
+    at = ("--address", own_environment.address)
+    said = await asyncio.to_thread(own_environment.cli, "explain", second.id, *at)
+    await first.pause()
+    paused = await first.explain()
+    runs = await busy.explain()
+
+    assert (waits.state, waits.reason) == ("QUEUED", "WAITING_FOR_CAPACITY")
+    assert "(1 of 1 taken); before it wait 1" in waits.why
+    assert waits.change == f"temporal-fabric reprioritise {second.id} 10"
+    assert [(verdict.ok, verdict.used) for verdict in waits.verdicts] == [(True, 1)]
+    assert f"would move it now: {waits.change}" in said.stdout
+    assert (paused.reason, paused.change) == ("PAUSED", f"temporal-fabric resume {first.id}")
+    assert (runs.state, runs.change) == ("RUNNING", "")

@@ -33,8 +33,9 @@ from temporal_fabric.errors import (
     ServerUnavailable,
 )
 from temporal_fabric.events import read_events
+from temporal_fabric.explaining import explain
 from temporal_fabric.messages import ExperimentResult, ReadAnswer
-from temporal_fabric.requests import admit
+from temporal_fabric.requests import ExecutionRequest, admit
 from temporal_fabric.shapes import is_rows, is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.status import ExperimentStatus, read_status
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHandle
 
     from temporal_fabric.config import Settings
-    from temporal_fabric.messages import ReadInput
+    from temporal_fabric.explaining import Explanation
+    from temporal_fabric.messages import PlanAnswer, ReadInput
     from temporal_fabric.record import RequestRecord
 
 _AWAY_S = 1.0
@@ -63,6 +65,10 @@ class Owner(Protocol):
 
     def record(self, tenant: str, request_id: str) -> RequestRecord | None:
         """Return the request record, or None where the store is out of reach."""
+        ...
+
+    async def plan(self, request: ExecutionRequest) -> PlanAnswer | None:
+        """Return a verdict per backend, or None where no worker answers in time."""
         ...
 
     async def start_again(
@@ -233,27 +239,28 @@ class ExperimentHandle:
         return await self._asked(names.UPDATE_PAUSE)
 
     async def resume(self) -> ExperimentStatus:
-        """Let a paused experiment go on; return where it stands.
-
-        Raises:
-            RequestRejected: E_CONFLICT; it has ended.
-            ServerUnavailable: no worker took it.
-            ExperimentNotFound: there is no such experiment.
-        """
+        """Let a paused experiment go on; return where it stands. Raises as `pause` does."""
         return await self._asked(names.UPDATE_RESUME)
 
     async def reprioritise(self, priority: int) -> ExperimentStatus:
         """Change how urgent the experiment is, 1 to 10, 10 most urgent; return where it stands.
 
         While it waits for a place it moves in line at once; later the number counts for its
-        next attempt.
-
-        Raises:
-            RequestRejected: E_RANGE, or E_CONFLICT where it has ended or is about to.
-            ServerUnavailable: no worker took it.
-            ExperimentNotFound: there is no such experiment.
+        next attempt. Raises as `pause` does, and E_RANGE.
         """
         return await self._asked(names.UPDATE_REPRIORITISE, priority)
+
+    async def explain(self) -> Explanation:
+        """Say why the experiment stands where it stands, and what would move it now.
+
+        Raises:
+            ExperimentNotFound: there is no such experiment.
+        """
+        status, plan = await self.status(), None
+        if not status.final:
+            request = ExecutionRequest.from_mapping(await self.body())
+            plan = await self._fabric.plan(request)
+        return explain(status, plan)
 
     async def _asked(self, update: str, *args: Any) -> ExperimentStatus:
         try:

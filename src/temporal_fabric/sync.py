@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from temporal_fabric.explaining import Explanation
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.messages import ExperimentResult
     from temporal_fabric.requests.models import ExecutionRequest
@@ -85,6 +86,10 @@ class SyncHandle:
     def status(self) -> ExperimentStatus:
         """Return where the experiment stands."""
         return self._loop.run(self.handle.status())
+
+    def explain(self) -> Explanation:
+        """Say why it stands where it stands, and what would move it now."""
+        return self._loop.run(self.handle.explain())
 
     def cancel(self) -> None:
         """Ask for cancellation."""

@@ -13,7 +13,7 @@ from temporal_fabric.cli.capsule import capsule
 from temporal_fabric.cli.context import Context, exit_code
 from temporal_fabric.cli.end import cancel, get, result, retry, wait
 from temporal_fabric.cli.env import env
-from temporal_fabric.cli.look import events, list_, logs, status
+from temporal_fabric.cli.look import events, explain, list_, logs, status
 from temporal_fabric.cli.output import error_out
 from temporal_fabric.cli.request import init, plan, schema, validate
 from temporal_fabric.cli.schedule import schedule
@@ -103,6 +103,7 @@ for _command in (
     clone,
     retry,
     status,
+    explain,
     list_,
     logs,
     events,

@@ -184,3 +184,27 @@ def events(shared: Context, experiment: str) -> None:
 
 def _from_store(why: ServerUnavailable) -> None:
     say(f"note: {str(why).partition(':')[0]}; read from the store")
+
+
+@click.command(epilog="\b\nExamples:\n  temporal-fabric explain last")
+@click.argument("experiment")
+@common
+def explain(shared: Context, experiment: str) -> None:
+    """Say why EXPERIMENT stands where it stands, and the one change that would move it now."""
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            found = await (await fabric.find(experiment)).explain()
+        if shared.json:
+            json_out(found)
+            return
+        head = f"{found.tenant}/{found.request_id}  {found.state}  {found.reason}"
+        click.echo(f"{head.rstrip()}\n  {found.why}")
+        for verdict in found.verdicts:
+            places = "" if verdict.slots is None else f" ({verdict.used} of {verdict.slots} taken)"
+            told = f"can run it{places}" if verdict.ok else "; ".join(verdict.reasons)
+            click.echo(f"  {verdict.backend}: {told}")
+        if found.change:
+            click.echo(f"  would move it now: {found.change}")
+
+    run(work())
