@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from temporal_fabric.beneath import Measured, chunks, opened_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from io import FileIO
     from pathlib import Path
 
 _CHUNK = 1 << 20
@@ -94,6 +96,44 @@ def write_hashed(content: Iterable[bytes], target: Path, sha256: str = "") -> tu
         temporary.unlink(missing_ok=True)
         raise
     return measured.found
+
+
+def replace_hashing(path: Path, parts: Sequence[bytes | memoryview]) -> tuple[int, str]:
+    """Write ``path`` whole from parts in memory, hashing them while the disk writes.
+
+    Returns:
+        Its size in bytes and its sha256 in hex.
+
+    Raises:
+        OSError: the disk is full or gone; what was there stays.
+    """
+    temporary = _beside(path)
+    try:
+        with temporary.open("xb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
+            hashed = beside.submit(_hash_parts, parts)
+            for part in parts:
+                _write_all(file, part)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return hashed.result()
+
+
+def _hash_parts(parts: Sequence[bytes | memoryview]) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return sum(len(part) for part in parts), digest.hexdigest()
+
+
+def _write_all(file: FileIO, part: bytes | memoryview) -> None:
+    # A raw file may take less than it is given.
+    rest = memoryview(part)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def hash_file(path: Path) -> tuple[int, str]:

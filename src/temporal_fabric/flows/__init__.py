@@ -30,4 +30,6 @@ Who knows what, from the ground up:
   It is a pure function of the standard library; ``controller_state`` is what it remembers,
   ``commands`` what it asks for, ``reports`` what it is told, ``run_events`` what is recorded;
   ``remedies`` and ``tuner`` choose moves. Everything that computes obeys it.
+- `checkpoint` writes and reads everything that a run goes on from: whole or not at all, with a
+  digest, beside the run.
 """
