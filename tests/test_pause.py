@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import PauseActivityRequest, UnpauseActivityRequest
 
 from temporal_fabric import (
     ExperimentCanceled,
@@ -17,6 +19,7 @@ from temporal_fabric import (
 )
 from temporal_fabric.connection import connect
 from temporal_fabric.errors import ExperimentNotFound, ServerUnavailable
+from temporal_fabric.names import ACTIVITY_ATTEMPT
 from tests.bodies import python, shell
 
 if TYPE_CHECKING:
@@ -216,3 +219,39 @@ async def test_the_command_line_says_what_is_so(
     assert f"next: temporal-fabric resume {handle.id}" in paused.stderr
     assert "PAUSED" in shown.stdout
     assert '"state": "RUNNING"' in resumed.stdout
+
+
+async def test_the_engines_own_pause_of_the_activity_detaches(
+    running: tuple[FabricEnvironment, Fabric],
+) -> None:
+    """Paused by Temporal's own button the payload goes on alone; unpaused it is adopted."""
+    _, fabric = running
+    handle = await fabric.submit(python(_COUNT.format(steps=400)))
+    await _until(handle, "RUNNING")
+    native_id = (await handle.status()).native_id
+    service, namespace = fabric.client.workflow_service, fabric.client.namespace
+    which = WorkflowExecution(workflow_id=handle.workflow_id)
+
+    await service.pause_activity(
+        PauseActivityRequest(namespace=namespace, execution=which, type=ACTIVITY_ATTEMPT)
+    )
+    async with asyncio.timeout(30):
+        while not any("paused" in text for text in await _pending(handle)):
+            await asyncio.sleep(0.2)
+    before = _ticks(native_id)
+    await asyncio.sleep(1)
+    goes_on = _ticks(native_id) > before
+    await service.unpause_activity(
+        UnpauseActivityRequest(namespace=namespace, execution=which, type=ACTIVITY_ATTEMPT)
+    )
+    result = await asyncio.wait_for(handle.result(), 60)
+
+    assert goes_on
+    assert (result.state, result.epoch, len(result.attempts)) == ("SUCCEEDED", 1, 1)
+    assert result.attempts[0].native_id == native_id
+
+
+async def _pending(handle: ExperimentHandle) -> list[str]:
+    described = await handle.workflow.describe()
+    pending = described.raw_description.pending_activities
+    return ["paused" if activity.paused else "runs" for activity in pending]
