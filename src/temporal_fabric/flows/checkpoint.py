@@ -143,12 +143,16 @@ def read(path: Path, *, sha256: str = "", dtype: str = "") -> Checkpoint:
             " a flow goes on in the dtype that it began in"
         )
     try:
-        if len(data) != 16 + length + int(header["size"]):
-            raise ValueError("it was cut off")
-        arrays = {one["name"]: _array(data, 16 + length, one) for one in header["arrays"]}
+        arrays = _arrays(data, 16 + length, header)
     except (ValueError, KeyError, TypeError) as exc:
         raise CapsuleError(f"a damaged checkpoint [file={path}]: {exc}") from exc
     return Checkpoint(found, header["meta"], arrays)
+
+
+def _arrays(data: bytes, base: int, header: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    if len(data) != base + int(header["size"]):
+        raise ValueError("it was cut off")
+    return {one["name"]: _array(data, base, one) for one in header["arrays"]}
 
 
 def _array(data: bytes, base: int, entry: Mapping[str, Any]) -> NDArray[Any]:
