@@ -25,7 +25,14 @@ Who knows what, from the ground up:
   `energy.NonsmoothTerm` is weight * penalty(K x). An `energy.Energy` holds both kinds. It is a
   pytree too: weights, data and operators are arguments of the compiled programs, so that moving
   lambda compiles nothing.
-- A state is a dict of named arrays, one for each slot.
+- A state is a dict of named arrays, one for each slot; a slot may live on a manifold
+  (`manifolds`, `rigid_motions`).
+- A scheme (`schemes`) descends an energy by init, refresh and step; its step is made of the
+  primitives only (`primitives`), checks its own inequality, and rejects itself where beta_k is
+  above beta_up. ``chunk`` runs it in one compiled scan.
+- A specification (`spec`) is read and linted (`reading`, `linting`; the seed family's dictionary
+  too: `seed_form`), built (`data`, `building`) and compiled (`compiling`).
+- ``certificates`` judge all of it.
 - `controller.advance` decides: RED, AMBER, GREEN, when to remedy, to tune, to go back and to end.
   It is a pure function of the standard library; ``controller_state`` is what it remembers,
   ``commands`` what it asks for, ``reports`` what it is told, ``run_events`` what is recorded;
@@ -33,3 +40,37 @@ Who knows what, from the ground up:
 - `checkpoint` writes and reads everything that a run goes on from: whole or not at all, with a
   digest, beside the run.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from temporal_fabric.flows.api import (
+        advance,
+        compile_flow,
+        read_spec,
+        read_spec_file,
+        run_flow_step,
+    )
+    from temporal_fabric.flows.compiling import Compiled
+    from temporal_fabric.flows.spec import FlowSpec
+
+__all__ = [
+    "Compiled",
+    "FlowSpec",
+    "advance",
+    "compile_flow",
+    "read_spec",
+    "read_spec_file",
+    "run_flow_step",
+]
+
+_HOMES = {"Compiled": "compiling", "FlowSpec": "spec", "read_spec": "reading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)

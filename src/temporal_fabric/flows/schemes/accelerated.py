@@ -123,7 +123,7 @@ class Accelerated:
         carry = rejected(too_curved, stopped, waited)
         stays = too_curved | rose
         check = Check(
-            judged(found.violation, stays, after.square, norm(before.z)),
+            jnp.where(stays, 0, judged(found.violation, after.square, norm(before.z))),
             found.curvature,
             too_curved.astype(jnp.int32),
             (found.restarted | stays).astype(jnp.int32),

@@ -31,6 +31,7 @@ __all__ = [
     "Problem",
     "Scheme",
     "changed",
+    "decided",
     "judged",
     "noise",
     "refreshed",
@@ -166,18 +167,35 @@ def rejected(failed: Array, before: Carry, after: Carry) -> Carry:
     return carry
 
 
-def judged(violation: Array, failed: Array, square: Array, length: Array) -> Array:
-    """Return the violation of a step that was kept and is long enough to tell.
+def decided(
+    before: Carry, after: Carry, violation: Array, curvature: Array, failed: Array | None = None
+) -> tuple[Carry, Check]:
+    """Return the carry of a step and its check; one with too much curvature did not happen.
+
+    Args:
+        before: The carry before the step.
+        after: The carry after it.
+        violation: Of its inequality.
+        curvature: beta_k / beta.
+        failed: Whether it is rejected, where another rule decides.
+    """
+    failed = curvature > 1 if failed is None else failed
+    flag = failed.astype(jnp.int32)
+    check = Check(jnp.where(failed, 0, violation), curvature, flag, jnp.zeros_like(flag))
+    return rejected(failed, before, after), check
+
+
+def judged(violation: Array, square: Array, length: Array) -> Array:
+    """Return the violation of a step that is long enough to tell.
 
     Args:
         violation: Of its inequality.
-        failed: Whether it was rejected, and so did not happen.
         square: |d|^2.
         length: |z| in the same metric; d has the rounding of z in it. A step that is not a
             number is never too short to tell.
     """
     floor = descent.SMALLEST_STEP * unit_roundoff(str(length.dtype)) * length
-    return jnp.where(failed | (square <= floor**2), 0, violation)
+    return jnp.where(square <= floor**2, 0, violation)
 
 
 def changed(

@@ -61,11 +61,7 @@ class Guided:
         """Take the optimiser's step, or a plain one after a failure, and check it."""
         energy, guide = problem.energy, carry.extra
         gradient = energy.grad_at(carry.z, carry.images)
-        # optax mixes its counters with floats; what it returns is cast back.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, memory = self.transformation.update(gradient, guide.memory, carry.z)
-        updates = {slot: x.astype(carry.z[slot].dtype) for slot, x in updates.items()}
-        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, guide.memory)
+        updates, memory = self._suggested(gradient, guide.memory, carry.z)
         plain = times(-carry.alpha, gradient)
         d: State = chosen(guide.failed, plain, updates)
         along = energy.images(d)
@@ -100,3 +96,11 @@ class Guided:
             poor.astype(jnp.int32),
         )
         return carried, check
+
+    def _suggested(self, gradient: State, memory: Any, z: State) -> tuple[State, Any]:
+        """Return the optimiser's step and memory, in the dtypes that they had."""
+        # optax mixes its counters with floats; what it returns is cast back.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, after = self.transformation.update(gradient, memory, z)
+        step = {slot: x.astype(z[slot].dtype) for slot, x in updates.items()}
+        return step, jax.tree.map(lambda new, old: new.astype(old.dtype), after, memory)

@@ -18,10 +18,10 @@ from temporal_fabric.flows.schemes.contract import (
     Carry,
     Check,
     Problem,
+    decided,
     judged,
     noise,
     refreshed,
-    rejected,
     started,
 )
 from temporal_fabric.flows.states import dot, norm, subtract, times
@@ -100,9 +100,5 @@ class HamiltonianDamped:
             iteration=carry.iteration + 1,
             extra=momentum,
         )
-        failed = curvature > 1
-        flag = failed.astype(jnp.int32)
-        unknown = failed | (not self.quadratic)
-        violation = judged(violation, unknown, square, norm(carry.z))
-        check = Check(violation, curvature, flag, jnp.zeros_like(flag))
-        return rejected(failed, carry, moved), check
+        violation = judged(violation, square, norm(carry.z)) if self.quadratic else zero
+        return decided(carry, moved, violation, curvature)

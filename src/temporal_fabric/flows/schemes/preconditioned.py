@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from temporal_fabric.flows.certificates import descent
-from temporal_fabric.flows.primitives import multiscale, project, synthesise
+from temporal_fabric.flows.primitives import dissipate, multiscale, project, synthesise
 from temporal_fabric.flows.schemes.contract import (
     Carry,
     Check,
     Problem,
     changed,
+    decided,
     judged,
     refreshed,
-    rejected,
     started,
 )
-from temporal_fabric.flows.states import combined, subtract
+from temporal_fabric.flows.schemes.proximal import landed
+from temporal_fabric.flows.states import add, combined
 
 if TYPE_CHECKING:
     from jax import Array
@@ -53,10 +54,9 @@ class Preconditioned:
         """Take one step and check its descent in the metric."""
         energy = problem.energy
         gradient = energy.grad_at(carry.z, carry.images)
-        z, coefficients, square, length = self._moved(problem, carry, gradient)
-        d = subtract(z, carry.z)
+        d, coefficients, square, length = self._moved(problem, carry, gradient)
         along = energy.images(d)
-        bend = energy.bend_at(z, carry.images, along)
+        bend = energy.bend_at(d, carry.images, along)
         change, size = changed(problem, carry, d, along, coefficients)
         curvature = descent.curvature_ratio(bend, square, length, carry.beta)
         product = square / carry.alpha
@@ -64,31 +64,26 @@ class Preconditioned:
         violation = descent.preconditioned(change, size, product, theta)
         after = replace(
             carry,
-            z=z,
+            z=landed(problem, add(carry.z, d), coefficients),
             images=combined(carry.images, 1, along),
             coefficients=coefficients,
             gradient=gradient,
             square=square,
             iteration=carry.iteration + 1,
         )
-        failed = curvature > 1
-        flag = failed.astype(jnp.int32)
-        violation = judged(violation, failed, square, length)
-        check = Check(violation, curvature, flag, jnp.zeros_like(flag))
-        return rejected(failed, carry, after), check
+        return decided(carry, after, judged(violation, square, length), curvature)
 
     def _moved(
         self, problem: Problem, carry: Carry, gradient: State
     ) -> tuple[State, tuple[Array, ...], Array, Array]:
-        """Return z+, its coefficients, d'P d, and the length of z in the metric."""
-        z = dict(carry.z)
+        """Return d, the coefficients after it, d'P d, and the length of z in the metric."""
+        d = {slot: jnp.zeros_like(x) for slot, x in carry.z.items()}
         square = weight = jnp.zeros((), carry.alpha.dtype)
         for number, slot in enumerate(self.slots):
             metric = problem.metric[-1 - number]
-            d = -carry.alpha * gradient[slot] / metric
-            square += jnp.sum(metric * d**2)
-            weight += jnp.sum(metric * z[slot] ** 2)
-            z[slot] += d
+            d = {**d, **dissipate({slot: d[slot]}, gradient, carry.alpha / metric)}
+            square += jnp.sum(metric * d[slot] ** 2)
+            weight += jnp.sum(metric * carry.z[slot] ** 2)
         coefficients: list[Array] = []
         for number, term in enumerate(problem.energy.nonsmooth):
             slot, old, metric = term.variable, carry.coefficients[number], problem.metric[number]
@@ -97,6 +92,6 @@ class Preconditioned:
             v = project(u, term.penalty, reach * term.weight)
             square += jnp.sum(metric * jnp.abs(v - old) ** 2)
             weight += jnp.sum(metric * jnp.abs(old) ** 2)
-            z[slot] = synthesise(z[slot], old, v, term.operator)
+            d[slot] = synthesise(d[slot], jnp.zeros_like(v), v - old, term.operator)
             coefficients.append(v)
-        return z, tuple(coefficients), square, jnp.sqrt(weight)
+        return d, tuple(coefficients), square, jnp.sqrt(weight)

@@ -19,8 +19,8 @@ from temporal_fabric.flows.schemes.contract import (
     Carry,
     Check,
     Problem,
+    decided,
     refreshed,
-    rejected,
     started,
 )
 from temporal_fabric.flows.states import combined, dot, norm, subtract, total
@@ -69,7 +69,6 @@ class PrimalDual:
     def step(self, problem: Problem, carry: Carry) -> tuple[Carry, Check]:
         """Take one step and check that its length, in the metric, has not grown."""
         energy, tau = problem.energy, carry.alpha
-        # Halving tau keeps tau sigma |K|^2 below one, so sigma stays.
         sigma, past = problem.sigma, carry.extra
         gradient = energy.grad_at(carry.z, carry.images)
         z = dissipate(carry.z, self._pulled(problem, gradient, past.p), tau)
@@ -81,18 +80,15 @@ class PrimalDual:
         steps = energy.coefficients(d)
         coefficients = combined(carry.coefficients, 1, steps)
 
-        duals = tuple(
-            energy.nonsmooth[number].dual_prox(
-                p + sigma * (coefficients[number] + steps[number]), sigma
-            )
-            for number, p in zip(self.dual, past.p, strict=True)
-        )
-        moves = [new - old for new, old in zip(duals, past.p, strict=True)]
-        mixed = total([_inner(m, steps[n]) for m, n in zip(moves, self.dual, strict=True)], z)
-        dual_square = total([_inner(m, m) for m in moves], z)
+        ahead = combined(coefficients, 1, steps)
+        pairs = zip(self.dual, past.p, strict=True)
+        duals = tuple(energy.nonsmooth[n].dual_prox(p + sigma * ahead[n], sigma) for n, p in pairs)
         square, bend = dot(d, d), energy.bend_at(z, carry.images, along)
         curvature = descent.curvature_ratio(bend, square, norm(carry.z), carry.beta)
-        residual = descent.metric_residual(square, dual_square, mixed, tau, sigma)
+        moves = [new - old for new, old in zip(duals, past.p, strict=True)]
+        pulls = [_inner(m, steps[n]) for m, n in zip(moves, self.dual, strict=True)]
+        lengths = square, total([_inner(m, m) for m in moves], z), total(pulls, z)
+        residual = descent.metric_residual(*lengths, tau, sigma)
         scale = dot(z, z) / tau + total([_inner(p, p) for p in duals], z) / sigma
         # The first step has nothing to be compared with.
         before = jnp.where(jnp.isfinite(past.residual), past.residual, residual)
@@ -107,12 +103,9 @@ class PrimalDual:
             iteration=carry.iteration + 1,
             extra=Duals(duals, residual),
         )
-        failed = curvature > 1
-        flag = failed.astype(jnp.int32)
-        violation = jnp.where(failed, 0, violation)
-        check = Check(violation, curvature, flag, jnp.zeros_like(flag))
-        restarted = replace(carry, extra=Duals(past.p, jnp.full_like(residual, jnp.inf)))
-        return rejected(failed, restarted, after), check
+        # After a step of another length the residual has nothing to be compared with.
+        anew = replace(carry, extra=Duals(past.p, jnp.full_like(residual, jnp.inf)))
+        return decided(anew, after, violation, curvature)
 
     def _pulled(self, problem: Problem, gradient: State, duals: tuple[Array, ...]) -> State:
         """Return grad f + sum K'p."""

@@ -21,9 +21,9 @@ from temporal_fabric.flows.schemes.contract import (
     Check,
     Problem,
     changed,
+    decided,
     judged,
     refreshed,
-    rejected,
     started,
 )
 from temporal_fabric.flows.states import add, combined, dot, norm
@@ -127,9 +127,5 @@ class Proximal:
             active=active,
             iteration=carry.iteration + 1,
         )
-        failed = curvature > 1
-        flag = failed.astype(jnp.int32)
-        violation = judged(violation, failed, square, norm(carry.z))
-        return rejected(failed, carry, after), Check(
-            violation, curvature, flag, jnp.zeros_like(flag)
-        )
+        violation = judged(violation, square, norm(carry.z))
+        return decided(carry, after, violation, curvature)

@@ -22,9 +22,9 @@ from temporal_fabric.flows.schemes.contract import (
     Check,
     Problem,
     changed,
+    decided,
     judged,
     refreshed,
-    rejected,
     started,
 )
 from temporal_fabric.flows.states import State, combined, norm, subtract, total
@@ -86,11 +86,8 @@ class Riemannian:
             iteration=carry.iteration + 1,
         )
         failed = (violation > 1) & self.measured
-        flag = failed.astype(jnp.int32)
-        zero = jnp.zeros_like(violation)
-        violation = judged(violation, failed, moved, norm(carry.z))
-        check = Check(violation, zero, flag, jnp.zeros_like(flag))
-        return rejected(failed, carry, after), check
+        violation = judged(violation, moved, norm(carry.z))
+        return decided(carry, after, violation, jnp.zeros_like(violation), failed)
 
     def _moved(self, problem: Problem, carry: Carry, gradient: State) -> tuple[State, Array]:
         """Return the point after F_Dis and F_Proj, and the squared length of the way there."""
