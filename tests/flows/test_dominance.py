@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,8 +18,9 @@ from temporal_fabric.flows.convolutions import (
     fourier_convolution,
     gaussian_taps,
 )
+from temporal_fabric.flows.facts import Facts
 from temporal_fabric.flows.fourier import FourierTransform
-from temporal_fabric.flows.operators import Composition, Dense, Diagonal, Identity
+from temporal_fabric.flows.operators import Composition, Dense, Diagonal, Identity, static
 from temporal_fabric.flows.wavelets import Wavelet
 from tests.flows.campaign_size import SEED, drawn
 from tests.flows.parts import matrix_of
@@ -169,15 +171,45 @@ def test_what_has_no_structure_is_not_computed_and_says_so() -> None:
     assert "not computed" in finding.found
 
 
-def test_a_wrong_reach_is_not_believed() -> None:
-    """Colours rest on the declared reach; random signs show columns that meet."""
-    n = 4096 + 512
-    wide = SeparableConvolution((jnp.asarray(gaussian_taps(2.0, 6)),), (n,), "periodic")
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Reaching:
+    """An operator that says of itself how far it reaches, and nothing else."""
 
-    block = _block(least_squares(Composition((Diagonal(jnp.full(n, 0.5)), wide))), (n,))
-    honest = row_sums(block, _lens("pixels", (n,)))
-    assert honest is not None
-    assert "colours" in honest.method
+    inner: SeparableConvolution
+    reach: int = static()
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        return self.inner.in_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        return self.inner.out_shape
+
+    def matvec(self, x: Any) -> Any:
+        return self.inner.matvec(x)
+
+    def adjoint(self, y: Any) -> Any:
+        return self.inner.adjoint(y)
+
+    def facts(self) -> Facts:
+        return Facts(reach=(self.reach,))
+
+
+@pytest.mark.parametrize(("reach", "believed"), [(6, True), (1, False)])
+def test_a_wrong_reach_is_not_believed(reach: int, *, believed: bool) -> None:
+    """Colours rest on the reach that is stated; random signs show columns that meet."""
+    n = 4608
+    blur = SeparableConvolution((jnp.asarray(gaussian_taps(2.0, 6)),), (n,), "periodic")
+    stated: Any = _Reaching(blur, reach)
+    lens = _lens("pixels", (n,))
+    rows = row_sums(_block(least_squares(stated), (n,)), lens)
+    exact = row_sums(_block(least_squares(blur), (n,)), lens)
+
+    assert (rows is not None) is believed
+    if rows is not None and exact is not None:
+        assert rows.ratio(0) == pytest.approx(exact.ratio(0), rel=1e-9)
 
 
 def test_a_lens_of_complex_numbers_gives_no_ratio() -> None:

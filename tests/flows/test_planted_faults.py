@@ -244,7 +244,7 @@ def test_the_sphere_with_two_over_beta() -> None:
     profile = profile_for(ProfileName.MANIFOLD, scheme=Scheme.GRADIENT)
     plan = Plan(
         scheme=Scheme.GRADIENT,
-        alpha=1.9,
+        alpha=1.8,
         curved=True,
         compact=frozenset({"x"}),
         gradient=1 + float(np.sqrt(8)),

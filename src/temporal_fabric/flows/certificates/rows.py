@@ -196,28 +196,45 @@ def _circulant_axis(side: F64, lens: Wavelet, reach: int | None) -> _Axis | None
     """Return the table of a circulant factor, on a shorter circle where it is long.
 
     Entries between atoms further apart than kernel and atoms reach are zero, so on any circle
-    long enough for both the same numbers come out. What the kernel has beyond its reach, all of
-    it rounding where the reach is known, adds at most its 1-norm to an entry.
+    long enough for both the same numbers come out. The symbol of a short kernel on a circle
+    that divides this one is every so many-th value of its symbol here.
+    """
+    size, period = len(side), 1 << lens.levels
+    if reach is not None:
+        needed = 2 * reach + 2 * support(lens.name, lens.levels) + 1
+        circles = (m for m in range(period, size, period) if size % m == 0 and m >= needed)
+        side = side[:: size // next(circles, size)]
+        if len(side) <= LARGEST_DENSE:
+            kernel = np.fft.ifft(side).real
+            return _axis(_circulant(kernel), lens, period, spectrum_error(side))
+    return _cut_axis(side, lens)
+
+
+def _cut_axis(side: F64, lens: Wavelet) -> _Axis | None:
+    """Return the table of a circulant whose kernel is cut where nothing but rounding is left.
+
+    What is cut off adds at most its 1-norm to an entry.
     """
     kernel = np.fft.ifft(side).real
-    size, period = len(kernel), 2**lens.levels
+    size, period = len(kernel), 1 << lens.levels
     error = spectrum_error(side)
-    if reach is None:
-        above = np.flatnonzero(np.abs(kernel) > error)
-        far = np.minimum(above, size - above)
-        reach = int(far.max()) if len(far) else 0
+    above = np.flatnonzero(np.abs(kernel) > error)
+    reach = int(np.minimum(above, size - above).max()) if len(above) else 0
     needed = 2 * reach + 2 * support(lens.name, lens.levels) + 1
     shorter = period * math.ceil(needed / period)
-    tail = 0.0
     if shorter < size:
+        error += float(np.abs(kernel[reach + 1 : size - reach]).sum())
         half = shorter // 2
-        outside = kernel[reach + 1 : size - reach]
-        tail = float(np.abs(outside).sum())
         kernel = np.concatenate([kernel[: shorter - half], kernel[size - half :]])
     elif size > LARGEST_DENSE:
         return None
-    at = (np.arange(len(kernel))[:, None] - np.arange(len(kernel))[None, :]) % len(kernel)
-    return _axis(kernel[at], lens, period, error + tail, unfolded=size)
+    return _axis(_circulant(kernel), lens, period, error, unfolded=size)
+
+
+def _circulant(kernel: F64) -> F64:
+    at = np.arange(len(kernel))
+    matrix: F64 = kernel[(at[:, None] - at[None, :]) % len(kernel)]
+    return matrix
 
 
 def _axis(
