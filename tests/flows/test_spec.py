@@ -194,6 +194,18 @@ def test_telemetry_has_the_seeds_columns() -> None:
     assert all(isinstance(drift, float) for drift in rows["invariant_drift_max"])
 
 
+def test_declared_physics_is_measured() -> None:
+    """Equations that the result should satisfy have a residual in every row."""
+    body = SMALL.replace("FAMILY", "proximal") + "physics: {flat: {operator: slope}}\n"
+    body = body.replace("operators: {", "operators: {slope: {type: gradient}, ")
+    chunk = advance(compile_flow(read_spec(body)), iterations=2, sample_every=2)
+    x = np.asarray(chunk.carry.z["x"])
+
+    assert chunk.rows["phi_residual"].tolist() == pytest.approx([np.linalg.norm(np.diff(x))])
+    with pytest.raises(RequestRejected, match="sloppe"):
+        read_spec(body.replace("operator: slope", "operator: sloppe"))
+
+
 def test_data_that_does_not_fit_is_refused_for_every_term() -> None:
     """Shapes are known only with the data; then each term says what is wrong."""
     body = {

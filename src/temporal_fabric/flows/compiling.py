@@ -22,7 +22,7 @@ from temporal_fabric.flows.data import DataFault
 from temporal_fabric.flows.energy import QuadraticForm, SmoothTerm
 from temporal_fabric.flows.losses import Squared
 from temporal_fabric.flows.manifolds import Euclidean, Manifold, Product, Spd, Sphere, Stiefel
-from temporal_fabric.flows.observables import Invariant, Observables
+from temporal_fabric.flows.observables import Invariant, Observables, Physics
 from temporal_fabric.flows.operators import Identity
 from temporal_fabric.flows.scales import Scales
 from temporal_fabric.flows.schemes.accelerated import Accelerated
@@ -110,9 +110,10 @@ def compile_flow(spec: FlowSpec, folder: Path | None = None) -> Compiled:
             message = f"no bound of the curvature is known: {bound.found}; {bound.remedy}"
             raise DataFault("E_FLOW", "/terms", message)  # noqa: TRY301 - one place to translate
         scheme, problem = _planned(builder, energy, beta, curved)
+        observables = _observables(builder, start)
     except DataFault as fault:
         raise RequestRejected([fault.problem]) from None
-    return Compiled(spec, problem, scheme, start, _observables(spec, start), bound)
+    return Compiled(spec, problem, scheme, start, observables, bound)
 
 
 def _is_deterministic(spec: FlowSpec) -> None:
@@ -280,7 +281,8 @@ def _scales(spec: FlowSpec, energy: Energy) -> Scales | None:
     return None
 
 
-def _observables(spec: FlowSpec, start: State) -> Observables:
+def _observables(builder: Builder, start: State) -> Observables:
+    spec = builder.spec
     found: list[Invariant] = []
     zero = jnp.zeros((), spec.dtype)
     for slot, one in spec.state.items():
@@ -290,4 +292,9 @@ def _observables(spec: FlowSpec, start: State) -> Observables:
             function = None if own is None else entry_point(own, place)
             invariant = Invariant(zero, name, slot, declared.kind, declared.tolerance, function)
             found.append(replace(invariant, reference=invariant.value(start)))
-    return Observables(tuple(found))
+    equations: list[Physics] = []
+    for name, stated in spec.physics.items():
+        operator = builder.operator(stated.operator, tuple(start[stated.variable].shape))
+        target = builder.array(stated.target, operator.out_shape, f"/physics/{name}/target")
+        equations.append(Physics({stated.variable: operator}, target, stated.tolerance))
+    return Observables(tuple(found), tuple(equations))

@@ -29,6 +29,9 @@ def contradictions(tree: dict[str, Any]) -> Iterator[Finding]:
     yield from _slots(slots, data)
     yield from _data(data, operators)
     yield from _operators(data, operators)
+    for name, one in _table(tree, "physics").items():
+        if is_table(one):
+            yield from _names(("physics", name), one, slots, data, operators)
     for number, term in terms:
         yield from _names(("terms", number), term, slots, data, operators)
         yield from _numbers(("terms", number), term)

@@ -4,10 +4,11 @@
 Fields hold numbers and names only. Arrays are named under ``data`` and made by `data`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from temporal_fabric.flows.data_spec import Count, Data, Positive, Sizes, Slug, Weight
 from temporal_fabric.requests.fields import EntryPoint, Items, Model
 
 __all__ = [
@@ -21,16 +22,12 @@ __all__ = [
     "LensSpec",
     "MultiscaleSchedule",
     "OperatorSpec",
+    "PhysicsSpec",
     "Slot",
     "SparsityPolicy",
     "Term",
 ]
 
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Sizes = Annotated[tuple[Count, ...], Items, Field(min_length=1, max_length=4)]
 Numbers = Annotated[tuple[float, ...], Items]
 Boundary = Literal["periodic", "zero", "symmetric", "edge"]
 
@@ -66,59 +63,6 @@ class Slot(Model):
     product: bool = False
     """The first axis counts copies of the manifold."""
     invariants: dict[Slug, InvariantSpec] = Field(default={})
-
-
-class Values(Model):
-    """Numbers written out, in nested lists or in one list with a shape."""
-
-    type: Literal["values"]
-    values: Any
-
-
-class Constant(Model):
-    """One number everywhere."""
-
-    type: Literal["constant"]
-    shape: Sizes
-    value: float = 0.0
-
-
-class Normal(Model):
-    """Gaussian numbers."""
-
-    type: Literal["normal"]
-    shape: Sizes
-    scale: Positive = 1.0
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class File(Model):
-    """An array in an .npy or .npz file."""
-
-    type: Literal["file"]
-    path: Annotated[str, Field(min_length=1)]
-    key: str | None = None
-    """Name in an .npz file; its first array where unset."""
-    package: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] | None = None
-    """Installed package that the path is in."""
-    divide: Positive = 1.0
-    """What every number is divided by."""
-    shrink: Count = 1
-    """Side of the squares whose mean makes one pixel."""
-
-
-class Observed(Model):
-    """What an operator makes of other data, with Gaussian noise."""
-
-    type: Literal["observed"]
-    source: Slug
-    operator: Slug = "identity"
-    noise: Weight = 0.0
-    """Standard deviation."""
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-Data = Annotated[Values | Constant | Normal | File | Observed, Field(discriminator="type")]
 
 
 class IdentityOperator(Model):
@@ -337,6 +281,16 @@ class SparsityPolicy(Model):
     adaptive_rule: Literal["none", "median", "mad"] = "none"
 
 
+class PhysicsSpec(Model):
+    """Equations P x = q that the result should satisfy; measured, never enforced."""
+
+    operator: Slug
+    variable: Slug = "x"
+    target: Slug | None = None
+    """Data with q; zero where unset."""
+    tolerance: Positive = 1e-3
+
+
 class LensPolicy(Model):
     """How a lens may be chosen among several."""
 
@@ -389,6 +343,7 @@ class FlowSpec(Model):
     data: dict[Slug, Data] = Field(default={})
     operators: dict[Slug, OperatorSpec] = Field(default={})
     terms: Annotated[tuple[Term, ...], Items, Field(min_length=1, max_length=50)]
+    physics: dict[Slug, PhysicsSpec] = Field(default={})
     lens: LensPolicy | None = None
     flow: FlowPolicy = FlowPolicy()
     multiscale: MultiscaleSchedule | None = None
