@@ -30,8 +30,8 @@ Who knows what, from the ground up:
 - A scheme (`schemes`) descends an energy by init, refresh and step; its step is made of the
   primitives only (`primitives`), checks its own inequality, and rejects itself where beta_k is
   above beta_up. ``chunk`` runs it in one compiled scan.
-- A specification (`spec`, `data_spec`) is read and linted (`reading`, `linting`; the seed family's dictionary
-  too: `seed_form`), built (`data`, `building`) and compiled (`compiling`).
+- A specification (`spec`, `data_spec`) is read and linted (`reading`, `linting`; the seed
+  family's dictionary too: `seed_form`), built (`data`, `building`) and compiled (`compiling`).
 - ``certificates`` judge all of it.
 - `controller.advance` decides: RED, AMBER, GREEN, when to remedy, to tune, to go back and to end.
   It is a pure function of the standard library; ``controller_state`` is what it remembers,
