@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from temporal_fabric.cli.app import cli
+from temporal_fabric.glossary import Entry, look_up
+from temporal_fabric.reasons import REASONS
 from temporal_fabric.recorder import schema as columns
 from temporal_fabric.requests import CODES, json_schema
 from temporal_fabric.states import FINAL, MOVES, Reason, State
@@ -32,41 +34,12 @@ STATES = {
     State.RUNNING: "the payload's process exists",
     State.COLLECTING: "the payload ended; its outputs are hashed",
     State.RETRYING: "an attempt failed; the next one waits for its pause",
-    State.PAUSED: "reserved: not entered by this version",
+    State.PAUSED: "standing still until it is resumed; a running payload keeps its place",
     State.HELD: "reserved: not entered by this version",
     State.CANCELLING: "cancellation was asked for; something of the run may still be alive",
     State.SUCCEEDED: "exit code 0, every declared output there and hashed, capsule sealed",
     State.FAILED: "ended without success; the reason says why",
     State.CANCELED: "cancelled, and nothing of it is alive",
-}
-
-REASONS = {
-    Reason.EXIT_CODE: "the payload exited with another code than 0",
-    Reason.SIGNAL: "the payload was killed by a signal",
-    Reason.OOM: "the kernel killed the payload, or a part of it, for memory",
-    Reason.TIMEOUT: "`limits.wall_s` passed",
-    Reason.LOST: "launcher or host went away: nobody knows what the attempt did",
-    Reason.SETUP: (
-        "an input is missing or refused, the environment could not be built, or the command could "
-        "not be started"
-    ),
-    Reason.OUTPUT_MISSING: (
-        "a declared output is missing, an output is not a regular file, or it cannot be stored "
-        "under its `target_uri`"
-    ),
-    Reason.INTEGRITY: (
-        "an input is not what its `sha256` or its capsule says, or an output changed between "
-        "its hash and the capsule"
-    ),
-    Reason.CERT_FAIL: "reserved: not given by this version",
-    Reason.BUDGET: "the outputs take more than `limits.output_bytes`",
-    Reason.PREEMPTED: "reserved: not given by this version",
-    Reason.NO_BACKEND: "reserved: not given by this version",
-    Reason.REFUSED: "the request was refused",
-    Reason.INTERNAL: "a fault of the fabric, not of the payload",
-    Reason.BACKEND_DOWN: "waiting: no worker of the backend's host answers",
-    Reason.WAITING_FOR_CAPACITY: "waiting: every place of the backend is taken",
-    Reason.DEPENDENCY: "waiting: an experiment whose output is an input has not ended",
 }
 
 _SECTIONS = (
@@ -97,13 +70,27 @@ def states() -> str:
 
 def reasons() -> str:
     """Return the table of reason tokens."""
-    return f"{_table(('reason', 'meaning'), [(f'`{r}`', REASONS[r]) for r in Reason])}\n"
+    rows = [(_link(r, "reasons.md"), REASONS[r].means) for r in Reason]
+    return f"{_table(('reason', 'meaning'), rows)}\n"
 
 
 def codes() -> str:
     """Return the table of error codes."""
-    rows = [(f"`{c.code}`", _prose(c.meaning), _prose(c.remedy)) for c in CODES.values()]
+    rows = [
+        (_link(c.code, "error-codes.md"), _prose(c.meaning), _prose(c.remedy))
+        for c in CODES.values()
+    ]
     return f"{_table(('code', 'meaning', 'what to do'), rows)}\n"
+
+
+def each_code() -> str:
+    """Return a section for each error code, its example's answer asked of admission now."""
+    return "\n".join(_section(look_up(code)) for code in CODES)
+
+
+def each_reason() -> str:
+    """Return a section for each reason token."""
+    return "\n".join(_section(look_up(reason)) for reason in Reason)
 
 
 def commands() -> str:
@@ -145,6 +132,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "reasons": reasons,
     "codes": codes,
+    "each_code": each_code,
+    "each_reason": each_reason,
     "commands": commands,
     "fields": fields,
     "tables": tables,
@@ -170,6 +159,28 @@ def main(args: Sequence[str]) -> int:
         if "--check" not in args:
             page.write_text(filled(page.read_text()))
     return int(bool(pages) and "--check" in args)
+
+
+def _link(token: str, page: str) -> str:
+    return f"[`{token}`]({page}#{token.lower()})"
+
+
+def _section(found: Entry) -> str:
+    lines = [
+        f"## {found.token}\n",
+        f"{_prose(found.title)[:1].upper()}{_prose(found.title)[1:]}.\n",
+    ]
+    lines += [f"**{name}.** {_prose(text)}\n" for name, text in found.parts.items()]
+    if found.example:
+        file, text = found.example.file, found.example.text
+        kind = {"job.sh": "bash", "request.json": "json"}.get(file, "yaml")
+        command = f"$ temporal-fabric validate {file}"
+        # The answer is asked anew here, and by a test of the command itself.
+        lines += [
+            f"```{kind}\n{text}```\n",
+            f"```text\n{command}\n{found.example.answer}\n```\n",
+        ]
+    return "\n".join(lines)
 
 
 def _flat(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:

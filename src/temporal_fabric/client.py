@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import time
 from contextlib import suppress
@@ -26,6 +27,7 @@ from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
 from temporal_fabric.handle import ExperimentHandle, not_found, refusal_of
 from temporal_fabric.luggage import Luggage, conflict
 from temporal_fabric.messages import PlanAnswer
+from temporal_fabric.native_threads import wait_until_outside
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.requests import ExecutionRequest, admit, digests
 from temporal_fabric.shapes import is_table
@@ -44,6 +46,8 @@ _POLL_S = 0.5
 _PLAN_HOLDS_S = 30.0
 _SHAPES = 1000
 _PLAN_LIMIT = timedelta(seconds=3)
+
+atexit.register(wait_until_outside)
 
 
 class Fabric:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from temporal_fabric.console import COLOURS
-from temporal_fabric.errors import FabricError, RequestRejected
+from temporal_fabric.errors import ExperimentFailed, FabricError, RequestRejected
 from temporal_fabric.verdicts import waits_for
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ def error_out(error: FabricError, *, as_json: bool) -> None:
         return
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(str(error), err=True)
+    token = error.code if isinstance(error, RequestRejected) else ""
+    token = error.reason or "" if isinstance(error, ExperimentFailed) else token
+    if token:
+        click.secho(f"next: temporal-fabric explain-code {token}", dim=True, err=True)
 
 
 def live_line(live: Mapping[str, Any]) -> str:
