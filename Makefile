@@ -12,7 +12,7 @@ help:  ## Show what there is.
 setup: $(READY)  ## Make .venv from requirements.lock (pinned, with hashes).
 
 $(READY): requirements.lock pyproject.toml
-	@echo "==> making $(VENV) from requirements.lock; the first time takes a minute or two"
+	@echo "==> making $(VENV) from requirements.lock; the first time takes some minutes and 2 to 3 GB"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

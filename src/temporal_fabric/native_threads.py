@@ -25,5 +25,6 @@ def wait_until_outside() -> None:
 
 
 def _inside() -> set[int]:
-    frames = sys._current_frames()  # noqa: SLF001 - nothing else knows of native threads
+    # Nothing public knows of native threads.
+    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return set(frames) - {thread.ident for thread in threading.enumerate()}

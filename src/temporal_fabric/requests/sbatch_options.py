@@ -260,7 +260,7 @@ _LEFT_OUT = {
     "time-min": "backends take one limit",
 }
 _REFUSED = {
-    "array": "starts many jobs; submit a campaign instead",
+    "array": "starts many jobs; submit one request for each",
     "dependency": "waits for another job; use its output as capsule://tenant/id/output",
     "begin": "starts later; use a schedule",
     "hold": "waits for a person; pause the experiment after submission",
