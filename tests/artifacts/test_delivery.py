@@ -109,12 +109,16 @@ def test_a_link_swapped_in_delivers_nothing_else(tmp_path: Path) -> None:
     racer = threading.Thread(target=swap)
     racer.start()
     try:
-        reasons = {_tried(delivery) for _ in range(500)}
+        both, reasons, tries = {"", "OUTPUT_MISSING"}, set[str](), 0
+        # A busy machine may show only one of the two for a long time.
+        while tries < 500 or (reasons != both and tries < 50_000):
+            reasons.add(_tried(delivery))
+            tries += 1
     finally:
         stop.set()
         racer.join()
 
-    assert reasons == {"", "OUTPUT_MISSING"}
+    assert reasons == both
     assert target.read_bytes() == GOOD
 
 
