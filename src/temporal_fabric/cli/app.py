@@ -14,6 +14,7 @@ from temporal_fabric.cli.context import Context, exit_code
 from temporal_fabric.cli.end import cancel, get, result, retry, wait
 from temporal_fabric.cli.env import env
 from temporal_fabric.cli.explain_code import explain_code
+from temporal_fabric.cli.flow import flow
 from temporal_fabric.cli.look import events, explain, list_, logs, status
 from temporal_fabric.cli.output import error_out
 from temporal_fabric.cli.request import init, plan, schema, validate
@@ -117,6 +118,7 @@ for _command in (
     reprioritise,
     capsule,
     env,
+    flow,
     schedule,
     schema,
     explain_code,

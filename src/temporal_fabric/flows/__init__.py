@@ -39,6 +39,11 @@ Who knows what, from the ground up:
   ``remedies`` and ``tuner`` choose moves. Everything that computes obeys it.
 - `checkpoint` writes and reads everything that a run goes on from: whole or not at all, with a
   digest, beside the run.
+- `session` answers the controller's questions on the device, `judging` holds findings against the
+  profile before, during and after, and `adjusting` puts the controller's settings into the
+  specification, so that a move is compiled and certified like what the user wrote.
+- `running.run_certified` is the loop in one process, `run_folder` its capsule, ``tables`` and
+  ``run_manifest`` what stands in it; `runs` reads it again.
 """
 
 from __future__ import annotations
@@ -50,8 +55,13 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.api import (
         advance,
         compile_flow,
+        load_run,
+        load_run_manifest,
         read_spec,
         read_spec_file,
+        resume_certified,
+        resume_run,
+        run_certified,
         run_flow_step,
     )
     from temporal_fabric.flows.compiling import Compiled
@@ -62,8 +72,13 @@ __all__ = [
     "FlowSpec",
     "advance",
     "compile_flow",
+    "load_run",
+    "load_run_manifest",
     "read_spec",
     "read_spec_file",
+    "resume_certified",
+    "resume_run",
+    "run_certified",
     "run_flow_step",
 ]
 

@@ -1,4 +1,4 @@
-"""The engine's front door: read, compile, step, run a chunk."""
+"""The engine's front door: read, compile, step, run a chunk, run certified, load and resume."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from temporal_fabric.flows.chunk import Chunk, run_chunk
 from temporal_fabric.flows.compiling import Compiled, compile_flow
 from temporal_fabric.flows.reading import read_spec, read_spec_file
+from temporal_fabric.flows.running import resume_certified, run_certified
+from temporal_fabric.flows.runs import load_run, load_run_manifest, resume_run
 from temporal_fabric.flows.schemes.proximal import Proximal
 from temporal_fabric.flows.schemes.riemannian import Riemannian
 
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.schemes.contract import Carry, Problem, Scheme
     from temporal_fabric.flows.states import State
 
-__all__ = ["advance", "compile_flow", "read_spec", "read_spec_file", "run_flow_step"]
+__all__ = [
+    "advance",
+    "compile_flow",
+    "load_run",
+    "load_run_manifest",
+    "read_spec",
+    "read_spec_file",
+    "resume_certified",
+    "resume_run",
+    "run_certified",
+    "run_flow_step",
+]
 
 
 def run_flow_step(x: Any, compiled: Compiled, eta: float, W: Operator | None = None) -> Any:  # noqa: N803 - the field's name

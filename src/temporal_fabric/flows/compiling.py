@@ -24,6 +24,7 @@ from temporal_fabric.flows.losses import Squared
 from temporal_fabric.flows.manifolds import Euclidean, Manifold, Product, Spd, Sphere, Stiefel
 from temporal_fabric.flows.observables import Invariant, Observables, Physics
 from temporal_fabric.flows.operators import Identity
+from temporal_fabric.flows.precision import unit_roundoff
 from temporal_fabric.flows.scales import Scales
 from temporal_fabric.flows.schemes.accelerated import Accelerated
 from temporal_fabric.flows.schemes.contract import Problem
@@ -175,14 +176,16 @@ def _planned(
     )
     scheme: Scheme
     convex = all(term.penalty.traits().convex for term in energy.nonsmooth)
-    share = policy.step or (1.9 if convex else 0.95)
+    # Rounded to the flow's dtype, a step must not come out longer than its theorem allows.
+    room = 1 - 8 * unit_roundoff(spec.dtype)
+    share = (policy.step or (1.9 if convex else 0.95)) * room
     if curved:
         alpha = share / beta if math.isfinite(beta) and beta > 0 else 1.0
         scheme = Riemannian(measured=True)
     elif beta == 0:
         raise DataFault("E_FLOW", "/terms", "f is constant; add a smooth term that is not")
     elif policy.family == "accelerated":
-        alpha, scheme = min(share, 1.0) / beta, Accelerated(policy.restart)
+        alpha, scheme = min(share, room) / beta, Accelerated(policy.restart)
     elif policy.family == "primal_dual":
         scheme, alpha, sigma = _primal_dual(energy, beta, policy.dual_step)
         problem = replace(problem, sigma=number(sigma))

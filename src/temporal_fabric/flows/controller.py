@@ -105,8 +105,14 @@ class _Turn:
     commands: list[Command] = field(default_factory=list[Command])
 
     def answer(self) -> Answer:
-        """Return the transition, its last command being its question or its finish."""
-        return self.state, tuple(self.commands)
+        """Return the transition, its last command being its question or its finish.
+
+        A save comes directly before it: who goes on from there has only that left to do.
+        """
+        *before, last = self.commands
+        kept = [one for one in before if not isinstance(one, Save)]
+        saves = [Save()] if len(kept) < len(before) else []
+        return self.state, (*kept, *saves, last)
 
     def take(self, report: Report) -> None:
         """Take the answer to the question that was asked."""

@@ -1,0 +1,227 @@
+"""The three decisions on a compiled flow: before the run, on each chunk, and on the result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from temporal_fabric.errors import Problem as Fault
+from temporal_fabric.errors import RequestRejected
+from temporal_fabric.flows.certificates import descent
+from temporal_fabric.flows.certificates.certify import Plan, certify
+from temporal_fabric.flows.certificates.decision import Decision, decide
+from temporal_fabric.flows.certificates.gap import duality_gap, gap
+from temporal_fabric.flows.certificates.manifold import armijo, feasibility
+from temporal_fabric.flows.certificates.observed import Drift, finite, invariants
+from temporal_fabric.flows.certificates.profiles import (
+    Profile,
+    ProfileName,
+    Scheme,
+    Stage,
+    profile_for,
+)
+from temporal_fabric.flows.certificates.record import Finding, Kind
+from temporal_fabric.flows.certificates.stationarity import kkt, strong_gap
+from temporal_fabric.flows.chunk import run_chunk
+from temporal_fabric.flows.precision import CERT_DTYPE, cast
+from temporal_fabric.flows.schemes.primal_dual import Duals
+from temporal_fabric.flows.schemes.proximal import Proximal
+from temporal_fabric.flows.states import norm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from temporal_fabric.flows.chunk import Chunk
+    from temporal_fabric.flows.compiling import Compiled
+    from temporal_fabric.flows.energy import NonsmoothTerm
+    from temporal_fabric.flows.schemes.contract import Carry, Problem
+    from temporal_fabric.flows.spec import FlowSpec
+    from temporal_fabric.flows.states import State
+
+__all__ = ["at_exit", "before", "check_profile", "during", "profile_of"]
+
+_TRIAL = 5
+"""Steps by which a flow on a manifold shows that it descends."""
+
+
+def profile_of(spec: FlowSpec) -> Profile:
+    """Return the profile that a specification chose, with its bounds.
+
+    Raises:
+        ValueError: The scheme has no theorem under it, or a tolerance names no bound.
+    """
+    certification = spec.certification
+    name = ProfileName(certification.profile)
+    scheme = Scheme(spec.flow.family)
+    profile = profile_for(name, scheme=scheme, dtype=spec.dtype)
+    bounds = dict(certification.tolerances)
+    if name is ProfileName.STRICT:
+        bounds = {"eta_dd": spec.gap_dial.eta_max, "gamma_low": spec.gap_dial.gamma_min} | bounds
+    return profile.with_bounds(bounds)
+
+
+def check_profile(spec: FlowSpec) -> None:
+    """Refuse a specification whose profile and scheme, or tolerances, do not fit.
+
+    Raises:
+        RequestRejected: They do not.
+    """
+    try:
+        profile_of(spec)
+    except ValueError as exc:
+        raise RequestRejected([Fault("E_FLOW", "/certification", str(exc))]) from None
+
+
+def before(compiled: Compiled) -> tuple[Decision, tuple[Finding, ...]]:
+    """Return the decision before the first step, and what it rests on."""
+    spec = compiled.spec
+    plan = _plan(compiled)
+    findings = certify(compiled.energy, compiled.start, plan, seed=spec.seed, dtype=spec.dtype)
+    lint = Finding(
+        name="lint",
+        value=0.0,
+        kind=Kind.RIGOROUS,
+        method="specification read and compiled",
+        found="the specification has no problems",
+    )
+    found = (lint, *findings, *_armijo(compiled))
+    return decide(profile_of(spec), found, Stage.BEFORE), found
+
+
+def during(compiled: Compiled, chunk: Chunk) -> Decision:
+    """Return the decision on the steps of a chunk."""
+    spec, iteration = compiled.spec, int(chunk.carry.iteration)
+    name = "shadow_energy" if spec.flow.family == "hamiltonian_damped" else "descent"
+    found = [
+        descent.descent(chunk.worst_violation, iteration, spec.flow.family, name=name),
+        descent.beta_k(chunk.worst_curvature, iteration),
+        finite((chunk.carry.z, chunk.carry.alpha)),
+        *_drifts(compiled, chunk.carry),
+    ]
+    return decide(profile_of(spec), found, Stage.DURING)
+
+
+def at_exit(
+    compiled: Compiled, carry: Carry, findings: tuple[Finding, ...], *, dual: float | None = None
+) -> tuple[Decision, float | None]:
+    """Return the decision on a result, and the largest dual value seen so far.
+
+    Args:
+        compiled: The flow.
+        carry: Where it stands.
+        findings: Of `before`.
+        dual: The largest dual value seen so far in the run.
+    """
+    gamma = next(one for one in findings if one.name == "gamma_low")
+    mapping, curvature = _mapping(compiled, carry.z)
+    found = duality_gap(compiled.energy, carry.z, _duals(compiled, carry))
+    strong = None if mapping is None else strong_gap(mapping, gamma)
+    named = [gap(found, strong=strong, dual=dual)]
+    if mapping is not None:
+        size = float(norm(carry.z))
+        named.append(kkt(mapping, size, float(compiled.problem.alpha), curvature))
+    named += _feasible(compiled, carry.z)
+    best = dual
+    if not isinstance(found, str) and math.isfinite(found.dual):
+        best = found.dual if dual is None else max(dual, found.dual)
+    return decide(profile_of(compiled.spec), named, Stage.EXIT), best
+
+
+def _plan(compiled: Compiled) -> Plan:
+    problem, spec = compiled.problem, compiled.spec
+    curved = dict(problem.manifolds)
+    metric = prox = None
+    for number, p in problem.metric.items():
+        metric = cast(p, CERT_DTYPE)
+        prox = partial(_metric_prox, compiled.energy.nonsmooth[number] if number >= 0 else None, p)
+    return Plan(
+        scheme=Scheme(spec.flow.family),
+        alpha=float(problem.alpha),
+        sigma=float(problem.sigma),
+        metric=metric,
+        prox=prox,
+        compact=frozenset(slot for slot, one in curved.items() if one.compact),
+        curved=bool(curved),
+    )
+
+
+def _metric_prox(term: NonsmoothTerm | None, p: jax.Array, u: jax.Array) -> jax.Array:
+    """Return the prox of a term in the metric p, as the preconditioned scheme applies it."""
+    return u if term is None else term.penalty.prox(u, term.weight / p.astype(u.dtype))
+
+
+def _armijo(compiled: Compiled) -> Iterator[Finding]:
+    if compiled.problem.manifolds:
+        carry = compiled.scheme.init(compiled.problem, compiled.start)
+        trial = run_chunk(
+            compiled.scheme, compiled.problem, carry, iterations=_TRIAL, sample_every=_TRIAL
+        )
+        yield armijo(trial.worst_violation)
+
+
+def _drifts(compiled: Compiled, carry: Carry) -> Iterator[Finding]:
+    drifts = [
+        Drift(one.name, float(one.reference), float(one.value(carry.z)), one.tolerance)
+        for one in compiled.observables.invariants
+    ]
+    drifts += [
+        Drift(f"{slot} on its manifold", 0.0, float(one.defect(carry.z[slot])), 1e-6)
+        for slot, one in compiled.problem.manifolds
+    ]
+    if drifts:
+        yield invariants(drifts, int(carry.iteration), compiled.spec.dtype)
+
+
+def _feasible(compiled: Compiled, z: State) -> Iterator[Finding]:
+    for slot, manifold in compiled.problem.manifolds:
+        apart = float(manifold.defect(z[slot]))
+        yield feasibility(apart, max(float(norm({slot: z[slot]})), 1.0))
+
+
+def _duals(compiled: Compiled, carry: Carry) -> dict[int, jax.Array]:
+    extra = carry.extra
+    if not isinstance(extra, Duals):
+        return {}
+    return dict(zip(compiled.scheme.dual, extra.p, strict=True))  # type: ignore[attr-defined]
+
+
+def _mapping(compiled: Compiled, z: State) -> tuple[float | None, float]:
+    """Return |G| at z in float64, and the bound that it is relative to; None without a prox."""
+    problem = compiled.problem
+    beta = float(problem.beta_up)
+    if problem.manifolds:
+        length = _riemannian(cast(problem, CERT_DTYPE), cast(z, CERT_DTYPE))
+        scale = beta if math.isfinite(beta) and beta > 0 else 1.0
+        return float(length), scale
+    if not all(term.is_proximable or term.frame is None for term in compiled.energy.nonsmooth):
+        return None, beta
+    if len({term.variable for term in compiled.energy.nonsmooth}) < len(compiled.energy.nonsmooth):
+        return None, beta
+    alpha = jnp.asarray(1 / beta, CERT_DTYPE)
+    wide: Problem = cast(replace(problem, scales=None, metric={}), CERT_DTYPE)
+    wide = replace(wide, alpha=alpha)
+    return float(_plain(wide, cast(z, CERT_DTYPE))), beta
+
+
+@jax.jit
+def _plain(problem: Problem, z: State) -> jax.Array:
+    scheme = Proximal()
+    carry, _ = scheme.step(problem, scheme.init(problem, z))
+    return jnp.sqrt(carry.square) / problem.alpha
+
+
+@jax.jit
+def _riemannian(problem: Problem, z: State) -> jax.Array:
+    curved = dict(problem.manifolds)
+    gradient = problem.energy.grad_f(z)
+    return norm(
+        {
+            slot: curved[slot].proj_tangent(z[slot], x) if slot in curved else x
+            for slot, x in gradient.items()
+        }
+    )

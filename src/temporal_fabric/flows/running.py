@@ -1,0 +1,350 @@
+"""A certified run in this process: the controller decides, the session computes, a folder keeps."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+import traceback
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from temporal_fabric.errors import CapsuleError
+from temporal_fabric.flows.adjusting import lens_name, scales_of
+from temporal_fabric.flows.checkpoint import Saver
+from temporal_fabric.flows.commands import Command, Finish, Outcome, Record, Restore, Save
+from temporal_fabric.flows.controller import advance
+from temporal_fabric.flows.controller_state import ControllerState, Policy
+from temporal_fabric.flows.judging import check_profile
+from temporal_fabric.flows.reading import read_spec
+from temporal_fabric.flows.remedies import Allowed
+from temporal_fabric.flows.reports import Begin, Broke, Stop
+from temporal_fabric.flows.run_folder import RunFolder
+from temporal_fabric.flows.run_manifest import digest_of, manifest_of, statistics, validation
+from temporal_fabric.flows.session import Session
+from temporal_fabric.flows.tuner import TunerPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from temporal_fabric.flows.certificates.decision import Decision
+    from temporal_fabric.flows.commands import Question
+    from temporal_fabric.flows.compiling import Compiled
+    from temporal_fabric.flows.reports import Report
+    from temporal_fabric.flows.spec import (
+        CertificationProfile,
+        FlowPolicy,
+        FlowSpec,
+        MultiscaleSchedule,
+    )
+
+__all__ = ["RunResult", "Watch", "policy_of", "resume_certified", "run_certified"]
+
+_CHUNK = 100
+_WARM_UP = 10
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a run."""
+
+    run_id: str
+    folder: Path
+    outcome: Outcome
+    reason: str
+    """A reason token; empty where it succeeded."""
+
+    message: str
+    verdict: str
+    """The colour with its profile: GREEN(convex)."""
+
+    iteration: int
+    energy: float | None
+    state: dict[str, NDArray[Any]]
+    sha256: str
+    """Of the final state's arrays, slot by slot."""
+
+    decisions: dict[str, Decision]
+    """The last of each stage: before, during, exit."""
+
+
+@dataclass
+class Watch:
+    """What somebody sees of a run while it goes, and how to stop it."""
+
+    shows: Callable[[ControllerState, Mapping[str, list[Any]]], None] = lambda _state, _rows: None
+    """Called after each report, with the newest chunk's rows."""
+
+    wants_stop: Callable[[], bool] = lambda: False
+
+
+def run_certified(
+    spec: FlowSpec | Mapping[str, Any],
+    compiled: Compiled | None = None,
+    *,
+    cert_profile: CertificationProfile | None = None,
+    multiscale: MultiscaleSchedule | None = None,
+    flow: FlowPolicy | None = None,
+    folder: Path | None = None,
+    out: Path | None = None,
+    redact_artifacts: bool = False,
+    watch: Watch | None = None,
+) -> RunResult:
+    """Run a flow under its certificates and leave a capsule.
+
+    Args:
+        spec: The energy and what to claim; a `FlowSpec`, or a mapping in its form or the seed's.
+        compiled: The specification compiled already; not used where an argument changes it.
+        cert_profile: In place of the specification's.
+        multiscale: In place of the specification's.
+        flow: In place of the specification's.
+        folder: What the paths of its data are relative to.
+        out: Folder of the capsule; ``runs/NAME-TIME`` below the working directory where unset.
+        redact_artifacts: Keep statistics of the result, and neither arrays nor checkpoints.
+        watch: Sees the run, and may stop it.
+
+    Raises:
+        RequestRejected: The specification has problems; nothing was written.
+        CapsuleError: ``out`` holds a run already.
+        OSError: The disk is full or gone; the last good checkpoint stays.
+    """
+    changes = {"certification": cert_profile, "multiscale": multiscale, "flow": flow}
+    given = {name: value for name, value in changes.items() if value is not None}
+    read = read_spec(spec)
+    if given:
+        read, compiled = read_spec(read.model_copy(update=given)), None
+    stamp = time.strftime("%Y%m%dT%H%M%S")
+    path = out or Path("runs") / f"{read.name}-{stamp}-{time.time_ns() % 1000:03d}"
+    check_profile(read)
+    run = _Run(read, folder, compiled, RunFolder(path), watch or Watch())
+    run.files.create(manifest_of(read, path.name, redact=redact_artifacts))
+    where = str((folder or Path()).absolute())
+    run.files.put_json(
+        "spec.json", {"folder": where, "spec": read.model_dump(mode="json", exclude_defaults=True)}
+    )
+    return run.go(*advance(run.policy, ControllerState(), Begin()))
+
+
+def resume_certified(out: Path, *, watch: Watch | None = None) -> RunResult:
+    """Go on with a run that was interrupted, from its last good checkpoint, bit for bit.
+
+    Raises:
+        CapsuleError: There is no run, it is over, or its checkpoint is damaged.
+    """
+    files = RunFolder(out)
+    manifest = files.manifest()
+    if "sealed_at" in manifest:
+        raise CapsuleError(
+            f"the run is over [folder={out}, state={manifest['status']}]: nothing is to be resumed"
+        )
+    kept = json.loads((out / "spec.json").read_text())
+    spec = read_spec(kept["spec"])
+    run = _Run(spec, Path(kept["folder"]), None, files, watch or Watch())
+    found = files.last_good(spec.dtype)
+    if found is None:
+        files.forget_after(0)
+        return run.go(*advance(run.policy, ControllerState(), Begin()))
+    number, checkpoint = found
+    files.forget_after(number)
+    run.saves, run.began = number, time.monotonic() - checkpoint.meta["elapsed_s"]
+    state = ControllerState.from_json(checkpoint.meta["controller"])
+    run.session.restore(checkpoint)
+    run.run_id = manifest["run_id"]
+    last = state.finished or state.asked
+    return run.go(state, () if last is None else (last,))
+
+
+def policy_of(spec: FlowSpec) -> Policy:
+    """Return the bounds that a specification sets for its run."""
+    every, budget, dial = spec.sample_every, spec.budget, spec.gap_dial
+    own = lens_name(spec)
+    lenses = [one.type for one in spec.lens.candidates] if spec.lens else []
+    tuner = None
+    if dial.target_sparsity is not None:
+        tuner = TunerPolicy(
+            scales=scales_of(spec),
+            cap=dial.lambda_move_cap,
+            validation=math.ceil(20 / every) * every,
+            trials=50 if budget.trials is None else budget.trials,
+        )
+    return Policy(
+        max_iterations=budget.iterations,
+        chunk=math.ceil(_CHUNK / every) * every,
+        warm_up=math.ceil(_WARM_UP / every) * every,
+        wall_s=budget.wall_s,
+        allowed=Allowed(lenses=tuple(one for one in lenses if one != own)),
+        tuner=tuner,
+    )
+
+
+@dataclass
+class _Run:
+    """The loop: one question at a time."""
+
+    spec: FlowSpec
+    folder: Path | None
+    compiled: Compiled | None
+    files: RunFolder
+    watch: Watch
+    saves: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.policy = policy_of(self.spec)
+        self.run_id = self.files.path.name
+        self.state = ControllerState()
+        self._rows: list[dict[str, list[Any]]] = []
+        self._events: list[dict[str, Any]] = []
+        self._newest: dict[str, list[Any]] = {}
+        self.session = Session(
+            self.spec, self.folder, compiled=self.compiled, clock=self._clock, keep=self._keep
+        )
+
+    def go(self, state: ControllerState, commands: Sequence[Command]) -> RunResult:
+        """Obey until the controller finishes."""
+        with Saver() as saver:
+            while True:
+                self.state = state
+                finish, report = self._obey(commands, saver)
+                if finish is not None:
+                    saver.wait()
+                    return self._sealed(finish)
+                if report is None:  # pragma: no cover - a controller always asks or finishes
+                    raise CapsuleError("the controller asked for nothing")
+                if self.watch.wants_stop():
+                    state, _ = advance(self.policy, state, Stop())
+                state, commands = advance(self.policy, state, report)
+                self.watch.shows(state, self._newest)
+
+    def _obey(
+        self, commands: Sequence[Command], saver: Saver
+    ) -> tuple[Finish | None, Report | None]:
+        for command in commands:
+            if isinstance(command, Record):
+                self._record(command)
+            elif isinstance(command, Restore):
+                self._restore(saver, start=command.start)
+            elif isinstance(command, Save):
+                self._save(saver)
+            elif isinstance(command, Finish):
+                return command, None
+            else:
+                return None, self._answer(command)
+        return None, None
+
+    def _answer(self, question: Question) -> Report:
+        try:
+            return self.session.answer(question)
+        except Exception as exc:  # noqa: BLE001 - whatever went wrong, the run fails closed
+            self.files.log(traceback.format_exc())
+            return Broke(f"{type(exc).__name__}: {exc}")
+
+    def _restore(self, saver: Saver, *, start: bool) -> None:
+        if start:
+            self.session.restart()
+            return
+        saver.wait()
+        found = self.files.last_good(self.spec.dtype)
+        if found is None:  # pragma: no cover - the controller saves before it restores
+            raise CapsuleError("there is no checkpoint to go back to")
+        self.session.restore(found[1])
+
+    def _save(self, saver: Saver) -> None:
+        made = self.session.snapshot()
+        meta = {
+            **made.meta,
+            "controller": self.state.as_json(),
+            "iteration": int(self.session.carry.iteration),
+            "elapsed_s": self._clock(),
+        }
+        self.saves += 1
+        number, pending = self.saves, (self._rows, self._events)
+        self._rows, self._events = [], []
+        made = replace(made, meta=meta)
+        saver.submit(lambda: self.files.save(number, pending, made))
+
+    def _record(self, command: Record) -> None:
+        payload = dict(command.payload)
+        at = 1e3 * self._clock()
+        self._events.append(
+            {
+                "run_id": self.run_id,
+                "t_wall_ms": at,
+                "event": command.event.value,
+                "payload": payload,
+            }
+        )
+        self.files.log(f"{command.event.value} {payload}" if payload else command.event.value)
+
+    def _keep(self, rows: dict[str, list[Any]]) -> None:
+        count = len(rows["iter"])
+        rows |= {"run_id": [self.run_id] * count, "phase": [self.state.colour.value] * count}
+        self._rows.append(rows)
+        self._newest = rows
+
+    def _clock(self) -> float:
+        return time.monotonic() - self.began
+
+    def _sealed(self, finish: Finish) -> RunResult:
+        manifest = self.files.manifest()
+        refused = not self.session.decisions
+        state = {} if refused else {k: np.asarray(x) for k, x in self.session.carry.z.items()}
+        redact = bool(manifest["redact_artifacts"])
+        for slot, array in ({} if redact else state).items():
+            data = io.BytesIO()
+            np.save(data, array)
+            self.files.put(f"artifacts/{slot}.npy", data.getvalue())
+        result = RunResult(
+            run_id=self.run_id,
+            folder=self.files.path,
+            outcome=finish.outcome,
+            reason=finish.reason,
+            message=finish.message,
+            verdict=f"{self.state.colour.value}({self.spec.certification.profile})",
+            iteration=0 if refused else int(self.session.carry.iteration),
+            energy=None
+            if refused
+            else float(self.session.compiled.energy.value(self.session.carry.z)),
+            state=state,
+            sha256=digest_of(state),
+            decisions=dict(self.session.decisions),
+        )
+        self._write(result, redact=redact)
+        return result
+
+    def _write(self, result: RunResult, *, redact: bool) -> None:
+        decisions = {stage: one.as_json() for stage, one in result.decisions.items()}
+        self.files.put_json("certificates.json", decisions)
+        energy = result.energy if result.energy is None or math.isfinite(result.energy) else None
+        summary = {
+            "verdict": result.verdict,
+            "iteration": result.iteration,
+            "energy": energy,
+            "sha256": result.sha256,
+            "settings": asdict(self.state.settings),
+            "statistics": {slot: statistics(array) for slot, array in result.state.items()},
+        }
+        self.files.put_json("artifacts/summary.json", summary)
+        self.files.describe(
+            {
+                "settings": asdict(self.state.settings),
+                "transforms": {"validation": validation(decisions, self.spec.seed)},
+                "verdict": result.verdict,
+            }
+        )
+        if redact:
+            self.files.drop_checkpoints()
+        experiment = {
+            "tenant": "local",
+            "request_id": result.run_id,
+            "state": result.outcome.value,
+            "reason": result.reason,
+            "message": result.message,
+        }
+        self.files.seal(self.saves + 1, (self._rows, self._events), experiment)
