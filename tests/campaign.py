@@ -40,6 +40,14 @@ PARTS: dict[str, list[str]] = {
         "--timeout=3000",
     ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
+    "worker deaths between two objects of 200 MB": [
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "tests/artifacts/test_s3_deaths.py",
+        "--timeout=3000",
+    ],
     "admission fuzz, guided for ten minutes": [
         "-m",
         "tests.requests.fuzz_admission",

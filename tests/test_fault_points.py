@@ -40,6 +40,7 @@ ROOT = Path(__file__).parents[1]
 VICTIMS = ("worker", "server", "launcher", "payload")
 POINTS = list(FailPoint)
 STEPS = 5
+DATA = "done"
 _LANES = 3
 _END_S = 90.0
 
@@ -50,7 +51,8 @@ import time
 for step in range(1, {STEPS + 1}):
     print('::fabric:: ' + json.dumps({{'step': step, 'loss': 1.0 / step}}), flush=True)
     time.sleep(0.35)
-open(os.environ['FABRIC_OUTPUT_DIR'] + '/out.txt', 'w').write('done')
+given = open(os.environ['FABRIC_INPUT_DIR'] + '/in.txt').read()
+open(os.environ['FABRIC_OUTPUT_DIR'] + '/out.txt', 'w').write(given)
 {_REPORT.replace("sys.argv[1]", "'end'")}
 """
 
@@ -109,8 +111,7 @@ class _Lane:
 
     async def attempt(self, cell: Cell) -> list[str]:
         """Try one cell; return what is wrong."""
-        body = python(PAYLOAD, env={"EVIDENCE": str(self._ledger.socket)}, limits={"grace_s": 1})
-        body["payload"]["process"]["outputs"] = [{"source_path": "out.txt"}]
+        body = self._body()
         client = await connect(self._env.settings, address=self._env.address)
         fabric = Fabric(client, self._env.settings)
         if not cell.cancels:
@@ -129,6 +130,24 @@ class _Lane:
         self._points.let_go(cell.point)
         await self._bring_back(cell)
         return await self._judge(cell, handle)
+
+    def _body(self) -> dict[str, Any]:
+        source = self._env.home / "in.txt"
+        source.write_text(DATA)
+        body = python(
+            PAYLOAD,
+            env={"EVIDENCE": str(self._ledger.socket)},
+            inputs=[{"source_uri": f"file://localhost{source}", "mount_path": "in.txt"}],
+            limits={"grace_s": 1},
+        )
+        target = self._target(body["id"]) / "out.txt"
+        body["payload"]["process"]["outputs"] = [
+            {"source_path": "out.txt", "target_uri": target.as_uri()}
+        ]
+        return body
+
+    def _target(self, request_id: str) -> Path:
+        return self._env.home / "targets" / request_id
 
     async def _started(self, request_id: str) -> dict[str, Any]:
         async with asyncio.timeout(30):
@@ -168,6 +187,7 @@ class _Lane:
             wrong.append(f"not one start and one end: {dict(lines)}")
         wrong += [f"capsule: {problem}" for problem in Capsule.open(capsule).verify()]
         wrong += _steps_wrong(Capsule.open(capsule), whole=end == "SUCCEEDED")
+        wrong += _target_wrong(self._target(handle.id), whole=end == "SUCCEEDED")
         wrong += await _left_over(handle.id)
         return wrong
 
@@ -197,6 +217,12 @@ def _steps_wrong(capsule: Capsule, *, whole: bool) -> list[str]:
     if steps != [*range(1, len(steps) + 1)] or (whole and len(steps) != STEPS):
         return [f"steps {steps}"]
     return []
+
+
+def _target_wrong(folder: Path, *, whole: bool) -> list[str]:
+    """Say where anything but the whole output of a run that succeeded was stored."""
+    found = {path.name: path.read_text() for path in folder.glob("*")}
+    return [] if found == ({"out.txt": DATA} if whole else {}) else [f"stored {found}"]
 
 
 async def _left_over(request_id: str) -> list[str]:

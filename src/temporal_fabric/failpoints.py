@@ -31,6 +31,12 @@ class FailPoint(StrEnum):
     ACQUIRE_ALLOCATED = "acquire.allocated"
     """The epoch is allocated; the workflow does not know it."""
 
+    STAGING_HALF = "staging.half"
+    """A piece of an input is here; more may follow, and nothing of it has a name."""
+
+    STAGING_NAMED = "staging.named"
+    """An input bears its name; it is not recorded as staged."""
+
     ATTEMPT_STAGED = "attempt.staged"
     """Everything is in place; the backend was asked for nothing."""
 
@@ -70,11 +76,20 @@ class FailPoint(StrEnum):
     ATTEMPT_COLLECTED = "attempt.collected"
     """Outputs are hashed; the workflow does not know the result."""
 
+    DELIVERY_HALF = "delivery.half"
+    """All of an output but its last piece is on its way to its target."""
+
+    DELIVERY_PREPARED = "delivery.prepared"
+    """Every output lies beside its final place; the capsule is not written."""
+
     CAPSULE_WRITTEN = "capsule.written"
     """Every file of the capsule is in place but its manifest."""
 
     CAPSULE_SEALED = "capsule.sealed"
     """The manifest is in place; no outcome is recorded."""
+
+    DELIVERY_NAMED = "delivery.named"
+    """An output bears its final name; others may not, and no outcome is recorded."""
 
     SEAL_RECORDED = "seal.recorded"
     """The outcome is recorded; the host still keeps the attempt."""

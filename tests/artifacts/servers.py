@@ -16,9 +16,10 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
+import boto3  # pyright: ignore[reportMissingTypeStubs]
 import obstore
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -147,9 +148,31 @@ class S3Server:
     def objects(self) -> dict[str, bytes]:
         """Return all objects of ``bucket``."""
         store = self._bucket()
-        pages = obstore.list(store)  # pyright: ignore[reportUnknownMemberType]
-        keys = [row["path"] for page in pages for row in page]
-        return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
+        return {key: bytes(obstore.get(store, key).bytes()) for key in self.sizes()}
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each object of ``bucket``, as one listing shows them."""
+        pages = obstore.list(self._bucket())  # pyright: ignore[reportUnknownMemberType]
+        return {row["path"]: row["size"] for page in pages for row in page}
+
+    def unfinished(self) -> list[str]:
+        """Return the names of the uploads to ``bucket`` that neither ended nor were ended."""
+        found = self._client().list_multipart_uploads(Bucket="bucket")
+        return sorted(row["Key"] for row in found.get("Uploads", []))
+
+    def begin_upload(self, key: str) -> None:
+        """Begin an upload to ``bucket`` that nobody ends."""
+        self._client().create_multipart_upload(Bucket="bucket", Key=key)
+
+    def _client(self) -> Any:
+        client: Any = cast("Any", boto3).client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+        )
+        return client
 
     def _bucket(self) -> S3Store:
         return S3Store(

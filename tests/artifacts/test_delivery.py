@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,6 +86,37 @@ def test_what_cannot_be_stored_is_told(
     assert caught.value.reason == ("OUTPUT_MISSING" if "no-such" in uri else "INTEGRITY")
     assert not (tmp_path / "out/x").exists()
     assert "out/bad" not in s3.objects()
+
+
+def test_what_s3_cannot_name_is_refused_before_the_commit(tmp_path: Path) -> None:
+    """More than 5 GiB could be uploaded, and then never be given its name."""
+    delivery = _delivery(tmp_path, "s3://bucket/out/x")
+    large = replace(delivery.outputs[0], size=5 * 1024**3 + 1)
+
+    with pytest.raises(ArtifactFailed, match="5 GiB") as caught:
+        replace(delivery, outputs=(large,)).prepare()
+
+    assert caught.value.reason == "OUTPUT_MISSING"
+
+
+def test_an_upload_that_was_cut_off_is_dropped(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed worker's upload left ends with the next upload, or when all is discarded."""
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    delivery = _delivery(tmp_path, "s3://bucket/out/cut")
+    delivery.prepare()
+    (aside,) = (name for name in s3.sizes() if "/.fabric-" in name)
+
+    s3.begin_upload(aside)
+    delivery.prepare()
+    repeated = s3.unfinished()
+    s3.begin_upload(aside)
+    delivery.discard()
+
+    assert repeated == s3.unfinished() == []
+    assert aside not in s3.sizes()
 
 
 @pytest.mark.timeout(60)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from temporal_fabric import durable
-from temporal_fabric.artifacts.s3 import Bucket, bucket_and_key
+from temporal_fabric.artifacts.s3 import LARGEST, Bucket, bucket_and_key
 from temporal_fabric.beneath import chunks, opened_below
 from temporal_fabric.errors import ArtifactFailed
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.states import Reason
 from temporal_fabric.store import local_path
 from temporal_fabric.workplace import output_path
@@ -75,6 +76,7 @@ class Delivery:
         """
         for output in self.outputs:
             self._bring(output)
+        reach(FailPoint.DELIVERY_PREPARED)
 
     def commit(self) -> None:
         """Give every prepared output its name.
@@ -92,6 +94,7 @@ class Delivery:
             else:
                 bucket, key = bucket_and_key(output.target_uri)
                 Bucket(bucket).move(self._aside_key(key, output), key, output.target_uri)
+            reach(FailPoint.DELIVERY_NAMED)
 
     def discard(self) -> None:
         """Drop what was prepared, as far as it is there."""
@@ -109,6 +112,12 @@ class Delivery:
         with _told(output), opened_below(self.folder, output.path) as fd:
             content = _verified(chunks(fd), output)
             if path is None:
+                if output.size > LARGEST:
+                    raise ArtifactFailed(
+                        f"{uri}: {output.path} is larger than 5 GiB, which S3 does not copy: "
+                        "split it, or give it no target_uri and get it from the capsule",
+                        reason=Reason.OUTPUT_MISSING,
+                    )
                 bucket, key = bucket_and_key(uri)
                 Bucket(bucket).put(self._aside_key(key, output), content, uri)
                 return
@@ -158,6 +167,7 @@ def _verified(content: Iterator[bytes], output: OutputFile) -> Iterator[bytes]:
         raise ArtifactFailed(
             f"output changed after the attempt ended: {output.path}", reason=Reason.INTEGRITY
         )
+    reach(FailPoint.DELIVERY_HALF)
     if held:
         yield held
 

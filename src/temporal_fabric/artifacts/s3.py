@@ -10,11 +10,15 @@ from temporal_fabric.beneath import CHUNK
 from temporal_fabric.errors import ArtifactFailed, TransientBackendError
 from temporal_fabric.states import Reason
 from temporal_fabric.store.bucket import connected, short
+from temporal_fabric.store.unfinished import end_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from obstore.store import S3Store
+
+LARGEST = 5 * 1024**3
+"""Bytes of an object that can still be given a name by a copy within the server."""
 
 
 class Bucket:
@@ -44,9 +48,13 @@ class Bucket:
             yield (name, self._chunks(found, uri))
 
     def put(self, key: str, content: Iterator[bytes], uri: str) -> None:
-        """Upload an object; it appears whole or not at all."""
+        """Upload an object of the caller's own; it appears whole or not at all.
+
+        An upload of it that a killed worker left unfinished is ended.
+        """
         import obstore  # noqa: PLC0415 - only for a request that uses S3
 
+        end_unfinished(self._name, key)
         with _translated(uri, Reason.OUTPUT_MISSING):
             obstore.put(self._store(), key, content, chunk_size=8 * CHUNK, max_concurrency=4)
 
@@ -59,9 +67,10 @@ class Bucket:
             obstore.delete(self._store(), source)
 
     def remove(self, key: str, uri: str) -> None:
-        """Drop an object, if it is there."""
+        """Drop an object of the caller's own, and uploads of it, as far as they are there."""
         import obstore  # noqa: PLC0415
 
+        end_unfinished(self._name, key)
         with _translated(uri, Reason.OUTPUT_MISSING):
             obstore.delete(self._store(), key)
 

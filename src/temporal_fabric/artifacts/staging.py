@@ -26,6 +26,7 @@ from temporal_fabric.artifacts.transfer import Transfer
 from temporal_fabric.artifacts.trees import blob_key, tree_digest, tree_key
 from temporal_fabric.artifacts.workdirs import read_tree, unpack
 from temporal_fabric.errors import ArtifactFailed, StoreError, TransientBackendError
+from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import InputFile
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import input_path
@@ -83,6 +84,7 @@ async def stage_in(
         works.append(_Workdir(place, request.workdir, store.objects, transfer))
     for work in works[len(done) :]:
         done.append(await _patiently(work, store, transfer))
+        reach(FailPoint.STAGING_NAMED)
         rows = json.dumps([asdict(given) for given in done]).encode()
         await asyncio.to_thread(durable.replace, place.folder / _RECORD, rows)
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from temporal_fabric.errors import ArtifactFailed
+from temporal_fabric.failpoints import FailPoint, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +67,7 @@ class Transfer:
             moved += len(chunk)
             self._say(f"{self._what}: {moved} bytes")
             yield chunk
+            reach(FailPoint.STAGING_HALF)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function; once this is cancelled, it stops at its next chunk."""
