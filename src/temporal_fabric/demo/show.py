@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,29 +33,28 @@ from temporal_fabric.logs import read_logs
 from temporal_fabric.sparkline import sparkline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from temporal_fabric.config import Settings
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.messages import ExperimentResult
 
 EPOCHS = 10
 _STOP_S = 20.0
-_CURVE = (
-    "SELECT step, any_value(value) FILTER (name = 'loss') AS loss, "
-    "any_value(value) FILTER (name = 'accuracy') AS accuracy "
-    "FROM '{path}' GROUP BY epoch, seq, step ORDER BY step"
-)
+_CURVE = """
+  SELECT step, any_value(value) FILTER (name = 'loss') AS loss,
+               any_value(value) FILTER (name = 'accuracy') AS accuracy
+  FROM '{path}' GROUP BY epoch, seq, step ORDER BY step"""
 
 
 @dataclass(slots=True)
 class _Story:
-    """What happened, for the table at the end."""
+    """What happens, as it happens."""
 
-    rows: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     started: float = field(default_factory=time.monotonic)
 
     def tell(self, what: str, detail: str) -> None:
-        """Note one thing with the time since the start."""
-        self.rows.append((what, detail))
+        """Say one thing with the time since the start."""
         say(f"[{time.monotonic() - self.started:5.1f} s] {what}: {detail}", colour="magenta")
 
 
@@ -64,6 +65,8 @@ async def run_demo(settings: Settings, *, seed: int | None = None) -> int:
     epoch = random.Random(chosen).randint(2, EPOCHS - 3)  # noqa: S311 - a show, not a secret
     story = _Story()
     say("temporal-fabric demo: three experiments, and a worker killed in the middle of one")
+    if settings.store != settings.home.as_uri():
+        say(f"the store {settings.store} is not used: a demo keeps its capsules below {home}")
     server = DevServer.start(
         home,
         durable=False,
@@ -82,7 +85,8 @@ async def run_demo(settings: Settings, *, seed: int | None = None) -> int:
 
 
 def _settings_below(settings: Settings, home: Path) -> Settings:
-    os.environ["FABRIC_HOME"] = str(home)
+    # For the workers too. It is read with `Capsule.folder`, so the store is a folder.
+    os.environ |= {"FABRIC_HOME": str(home), "FABRIC_STORE": home.as_uri()}
     return type(settings)(home=home, store=home.as_uri())
 
 
@@ -156,10 +160,9 @@ class _Demo:
 
     def _start_worker(self, what: str) -> None:
         log = (self._settings.logs / "worker.log").open("ab")
-        env = os.environ | {"FABRIC_HOME": str(self._settings.home)}
         self._worker = subprocess.Popen(
             [sys.executable, "-m", "temporal_fabric.cli", "worker", "--address", self._address],
-            env=env,
+            cwd=self._settings.home,  # not where a project's fabric.toml may lie
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -177,7 +180,6 @@ class _Demo:
     def _report(self, result: ExperimentResult, process: str) -> int:
         attempt = result.attempts[-1]
         capsule = Capsule.open(result.capsule).folder
-        outcome: dict[str, Any] = json.loads((capsule / "artifacts/result.json").read_bytes())
         log = (capsule / f"logs/{attempt.epoch}/stdout.log").read_text().splitlines()
         epochs = [line.split()[1].partition("/")[0] for line in log if line.startswith("epoch")]
         once = epochs == [str(number) for number in range(1, EPOCHS + 1)]
@@ -186,18 +188,18 @@ class _Demo:
         curve = _curve(telemetry)
         whole = [step for step, _, _ in curve] == [*range(1, EPOCHS + 1)]
         rows = [
-            *self._story.rows,
             ("state", result.state),
             ("payload", f"{attempt.native_id}, {'the same' if same else 'NOT the same'} process"),
             ("epochs", f"{len(epochs)}, {'each once, in order' if once else 'NOT each once'}"),
             ("telemetry", f"{len(curve)} steps, {'no gap, no repeat' if whole else 'NOT whole'}"),
-            ("loss", sparkline([loss for _, loss, _ in curve])),
-            ("accuracy", f"{outcome['accuracy']:.4f}"),
+            ("loss, log", _drawn([loss for _, loss, _ in curve], math.log)),
+            ("accuracy", _drawn([share for _, _, share in curve])),
             ("capsule", str(capsule)),
         ]
         print()
-        table("temporal-fabric demo", ("what", "detail"), rows)
-        print(f'\nduckdb -c "{_CURVE.format(path=telemetry)}"')
+        table("the one that lost its worker", ("what", "detail"), rows)
+        query = _CURVE.format(path=telemetry.name)
+        print(f'\ncd {shlex.quote(str(capsule))}\nduckdb -c "{query}"\n')
         shown = [(str(step), f"{loss:.4f}", f"{accuracy:.4f}") for step, loss, accuracy in curve]
         table("", ("epoch", "loss", "acc"), shown)
         return 0 if same and once and whole and result.state == "SUCCEEDED" else 1
@@ -209,6 +211,12 @@ def _curve(telemetry: Path) -> list[tuple[int, float, float]]:
 
     with duckdb.connect() as database:
         return database.execute(_CURVE.format(path=telemetry)).fetchall()
+
+
+def _drawn(values: Sequence[float], scale: Callable[[float], float] = float) -> str:
+    """Return the values as a curve, and the last of them in figures."""
+    last = f"{values[-1]:.4f}" if values else "none"
+    return f"{sparkline([scale(value) for value in values])}  {last}"
 
 
 def _request() -> dict[str, Any]:
