@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 GOOD = b"good" * 1000
 
 
-def _delivery(folder: Path, uri: str, mark: str = "default/a/1") -> Delivery:
+def _delivery(folder: Path, uri: str, mark: str = "default/a/1", content: bytes = GOOD) -> Delivery:
     source = folder / "output"
     (source / "d").mkdir(parents=True, exist_ok=True)
-    (source / "d/f").write_bytes(GOOD)
-    output = OutputFile("d/f", len(GOOD), hashlib.sha256(GOOD).hexdigest(), uri)
+    (source / "d/f").write_bytes(content)
+    output = OutputFile("d/f", len(content), hashlib.sha256(content).hexdigest(), uri)
     return Delivery((output,), source, mark)
 
 
@@ -105,7 +105,7 @@ def test_an_upload_that_was_cut_off_is_dropped(
     """What a killed worker's upload left ends with the next upload, or when all is discarded."""
     for name, value in s3.env.items():
         monkeypatch.setenv(name, value)
-    delivery = _delivery(tmp_path, "s3://bucket/out/cut")
+    delivery = _delivery(tmp_path, "s3://bucket/out/cut", content=GOOD * 2500)
     delivery.prepare()
     (aside,) = (name for name in s3.sizes() if "/.fabric-" in name)
 

@@ -119,7 +119,7 @@ class Delivery:
                         reason=Reason.OUTPUT_MISSING,
                     )
                 bucket, key = bucket_and_key(uri)
-                Bucket(bucket).put(self._aside_key(key, output), content, uri)
+                Bucket(bucket).put(self._aside_key(key, output), content, output.size, uri)
                 return
             if path.is_dir():
                 raise ArtifactFailed(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from obstore.store import S3Store
 
+_PIECE = 8 * CHUNK
+"""Bytes that travel in one request."""
+
 LARGEST = 5 * 1024**3
 """Bytes of an object that can still be given a name by a copy within the server."""
 
@@ -47,16 +50,20 @@ class Bucket:
                 raise ArtifactFailed(f"E_PATH: an object's name is no path: {uri}: {name}")
             yield (name, self._chunks(found, uri))
 
-    def put(self, key: str, content: Iterator[bytes], uri: str) -> None:
+    def put(self, key: str, content: Iterator[bytes], size: int, uri: str) -> None:
         """Upload an object of the caller's own; it appears whole or not at all.
 
-        An upload of it that a killed worker left unfinished is ended.
+        What fits into one piece takes one request. For more, an upload of it that a killed
+        worker left unfinished is ended first.
         """
         import obstore  # noqa: PLC0415 - only for a request that uses S3
 
-        end_unfinished(self._name, key)
         with _translated(uri, Reason.OUTPUT_MISSING):
-            obstore.put(self._store(), key, content, chunk_size=8 * CHUNK, max_concurrency=4)
+            if size <= _PIECE:
+                obstore.put(self._store(), key, b"".join(content), use_multipart=False)
+                return
+            end_unfinished(self._name, key)
+            obstore.put(self._store(), key, content, chunk_size=_PIECE, max_concurrency=4)
 
     def move(self, source: str, target: str, uri: str) -> None:
         """Copy an object to another name within the server, then drop the old name."""
