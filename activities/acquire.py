@@ -81,12 +81,7 @@ class Acquire:
     def _waiting(self) -> dict[str, Any]:
         """Return what the UI shows while the request waits for a place."""
         key = activity.info().workflow_id or ""
-        for backend in self._desk.backends:
-            ahead = self._desk.capacity(backend).position(key)
-            if ahead is not None:
-                reason = Reason.WAITING_FOR_CAPACITY
-                return {"reason": reason, "backend": backend, "ahead": ahead}
-        return self._dependencies.waiting(key)
+        return queueing.waiting(self._desk, key) or self._dependencies.waiting(key)
 
     async def _place(self, asked: AcquireInput) -> Grant:
         info = activity.info()

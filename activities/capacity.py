@@ -3,6 +3,7 @@
 A pending experiment is a pending `acquire`; it waits here until the backend has a free
 place. Nothing here must survive the worker: a lease is taken again by the attempt it was
 granted for, also after an adoption, so a restart at worst runs a few attempts more at once.
+That the backend is drained does survive, in its mark: then the line stands still.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import itertools
 import time
 from bisect import bisect_left, insort
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from temporal_fabric.draining import Drained, DrainMark
 
 _Turn = tuple[int, str, int, str]
 """Negative priority, since when, in which order, who: the least comes first."""
@@ -25,10 +30,12 @@ class Capacity:
 
     Args:
         slots: Attempts at once; None where the backend has a queue of its own.
+        mark: Where it is kept that the backend is drained.
     """
 
-    def __init__(self, slots: int | None) -> None:
+    def __init__(self, slots: int | None, mark: DrainMark) -> None:
         self.slots = slots
+        self.mark = mark
         self._running: set[str] = set()
         self._granted: dict[str, float] = {}
         self._line: list[_Turn] = []
@@ -50,6 +57,11 @@ class Capacity:
     def waiting(self) -> int:
         """How many wait for a place in this worker."""
         return len(self._line)
+
+    @property
+    def drained(self) -> Drained | None:
+        """Since when and why no place is granted; None where places are."""
+        return self.mark.read()
 
     def position(self, key: str) -> int | None:
         """Return how many wait before ``key`` in this worker, or None where it does not wait."""
@@ -82,7 +94,7 @@ class Capacity:
             del self._line[bisect_left(self._line, turn)], self._calls[turn]
             if self._turns.get(key) == turn:
                 del self._turns[key]
-            self._call_first()
+            self.call_first()
         return False
 
     def take(self, key: str) -> bool:
@@ -104,9 +116,10 @@ class Capacity:
         """Give the place back; repeating it changes nothing."""
         self._granted.pop(key, None)
         self._running.discard(key)
-        self._call_first()
+        self.call_first()
 
-    def _call_first(self) -> None:
+    def call_first(self) -> None:
+        """Let the first in line look again whether there is a place."""
         # Waking all of a long line for each place would cost more than the place.
         if self._line:
             self._calls[self._line[0]].set()
@@ -117,7 +130,9 @@ class Capacity:
     def _free(self) -> bool:
         oldest = time.monotonic() - UNCLAIMED_S
         self._granted = {key: at for key, at in self._granted.items() if at > oldest}
-        return self.slots is None or self.used < self.slots
+        if self.slots is not None and self.used >= self.slots:
+            return False
+        return self.drained is None
 
 
 async def _pause(call: asyncio.Event) -> None:

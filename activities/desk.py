@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric.activities.capacity import Capacity
 from temporal_fabric.config import BackendConfig
+from temporal_fabric.draining import DrainMark
 from temporal_fabric.record import RequestRecord
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Desk:
     def capacity(self, backend: str) -> Capacity:
         """Return the places of one of this worker's backends."""
         if backend not in self._capacity:
-            self._capacity[backend] = Capacity(self.backend(backend).slots)
+            mark = DrainMark(self.settings.home, backend)
+            self._capacity[backend] = Capacity(self.backend(backend).slots, mark)
         return self._capacity[backend]
 
     def patience(self, backend: str) -> float:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 async def place(request: ExecutionRequest, desk: Desk) -> PlanAnswer:
-    """Ask every configured backend; take the first that can, in the request's own order."""
+    """Ask every configured backend; take the first that can, in the request's own order.
+
+    A drained one comes last: it can, but only once it is undrained.
+    """
     order = sorted(desk.backends, key=lambda name: _preference(request, name))
     verdicts = [await _verdict(request, name, desk) for name in order]
-    chosen = next((verdict.backend for verdict in verdicts if verdict.ok), "")
+    fitting = sorted((verdict for verdict in verdicts if verdict.ok), key=_is_drained)
+    chosen = fitting[0].backend if fitting else ""
     change = "" if chosen else nearest_change(verdicts)
     return PlanAnswer(chosen, verdicts, change, store=desk.store.root)
 
@@ -42,7 +46,12 @@ async def _verdict(request: ExecutionRequest, name: str, desk: Desk) -> BackendV
         codes=[shortfall.code for shortfall in verdict.shortfalls],
         used=desk.capacity(name).used,
         slots=adapter.slots,
+        drained=str(desk.capacity(name).drained or ""),
     )
+
+
+def _is_drained(verdict: BackendVerdict) -> bool:
+    return bool(verdict.drained)
 
 
 def _preference(request: ExecutionRequest, name: str) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
+
+from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from temporal_fabric.activities.desk import Desk
     from temporal_fabric.messages import AcquireInput
-    from temporal_fabric.states import Reason
 
 
 class Denied(Exception):
@@ -82,6 +83,23 @@ async def place(desk: Desk, backends: Sequence[str], priority: int, asked: Acqui
         desk.capacity(chosen).release(key)
         await asyncio.Event().wait()  # until the cancellation arrives with a heartbeat
     return chosen
+
+
+def waiting(desk: Desk, key: str) -> dict[str, Any]:
+    """Return for what kind of place an experiment waits; empty where it waits for none.
+
+    It is held up by a drained backend only where every backend that fits is drained.
+    """
+    drained: dict[str, str] = {}
+    for backend in desk.backends:
+        ahead = desk.capacity(backend).position(key)
+        if ahead is None:
+            continue
+        mark = desk.capacity(backend).drained
+        if mark is None:
+            return {"reason": Reason.WAITING_FOR_CAPACITY, "backend": backend, "ahead": ahead}
+        drained[backend] = str(mark)
+    return {"reason": Reason.DRAINED, "drained": drained} if drained else {}
 
 
 async def _called_off() -> bool:

@@ -151,6 +151,9 @@ class Inventory:
     slots: int
     running: int
     labels: dict[str, Any] = field(default_factory=dict[str, Any])
+    usd_per_hour: float | None = None
+    """Price of one place; None where the backend names none."""
+
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KILLS_THE_WORKER = "docs/how-to/survive-a-restart.md"
+OWN_WORKER = {"docs/how-to/take-a-machine-out-of-service.md"}
+"""Pages that would let the others wait."""
+
 NEEDS = {"docs/how-to/limit-a-payload.md": ("bubblewrap", "bwrap")}
 """Pages that need a backend of the tests: its name, and its program."""
 _LIMIT_S = 300
@@ -141,7 +144,10 @@ async def sessions(
     async def session(page: Path) -> str:
         folder = tmp_path_factory.mktemp(page.stem)
         async with two:
-            return await asyncio.to_thread(run_page, page, environment, folder)
+            if _name(page) not in OWN_WORKER:
+                return await asyncio.to_thread(run_page, page, environment, folder)
+            async with FabricEnvironment.fresh() as own:
+                return await asyncio.to_thread(run_page, page, own, folder)
 
     tasks = {page: asyncio.create_task(session(page)) for page in ON_SHARED_WORKER}
     yield tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import secrets
 import time
@@ -17,6 +18,7 @@ from temporalio.exceptions import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from temporal_fabric import names
+from temporal_fabric.backends import read_backends, set_drained, set_drained_here
 from temporal_fabric.config import Settings
 from temporal_fabric.connection import asking, server_error
 from temporal_fabric.errors import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from temporalio.client import Client
 
+    from temporal_fabric.backend_state import BackendState
     from temporal_fabric.requests.admission import Admission
 
 _POLL_S = 0.5
@@ -158,6 +161,40 @@ class Fabric:
                 return None  # a server without standalone activities
             raise server_error(exc, "the server did not answer") from exc
         return answer
+
+    async def backends(self) -> list[BackendState]:
+        """Return the backends of the pools as their workers tell of them, and silent ones.
+
+        Raises:
+            ServerUnavailable: the server does not answer.
+        """
+        return await read_backends(self.client, self.settings)
+
+    async def drain(self, backend: str, reason: str = "") -> BackendState:
+        """Grant nothing new on a backend; what runs there goes on to its end.
+
+        Args:
+            backend: Its name, or the part before the ``@`` where only one has that.
+            reason: Why; whoever waits for the backend is shown it.
+
+        Returns:
+            The backend as it is then.
+
+        Raises:
+            RequestRejected: E_NAME; no backend has that name, or more than one.
+            BackendError: its host could not write that down; nothing has changed.
+            ServerUnavailable: neither the server nor the backend's worker answers.
+        """
+        return await self._set_drained(backend, reason, drained=True)
+
+    async def undrain(self, backend: str) -> BackendState:
+        """Grant places on a drained backend again. Raises as `drain` does."""
+        return await self._set_drained(backend, "", drained=False)
+
+    async def _set_drained(self, backend: str, reason: str, *, drained: bool) -> BackendState:
+        asked: dict[str, Any] = {"drained": drained, "reason": reason}
+        here = await asyncio.to_thread(set_drained_here, self.settings, backend, **asked)
+        return here or await set_drained(self.client, self.settings, backend, **asked)
 
     def task(
         self, *, cpus: float | None = None, memory: str | None = None, **fields: Any

@@ -122,6 +122,11 @@ class Settings:
         return self.home / "launcher"
 
     @property
+    def worker_lock(self) -> Path:
+        """The file that the host's one worker holds locked."""
+        return self.home / "worker.lock"
+
+    @property
     def logs(self) -> Path:
         """Log files of server and worker."""
         return self.home / "logs"

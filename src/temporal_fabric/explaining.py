@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from temporal_fabric.messages import BackendVerdict
 from temporal_fabric.states import Reason, State
+from temporal_fabric.verdicts import drained_change, drained_text
 
 if TYPE_CHECKING:
     from temporal_fabric.messages import PlanAnswer
@@ -76,6 +77,16 @@ def _queued(status: ExperimentStatus, plan: PlanAnswer | None) -> tuple[str, str
         return (Reason.BACKEND_DOWN, "no worker of its pool answers", "temporal-fabric worker")
     if not plan.backend:
         return ("NO_MATCHING_BACKEND", "no backend can run it as things are", plan.nearest_change)
+    return _waiting(status, plan)
+
+
+def _waiting(status: ExperimentStatus, plan: PlanAnswer) -> tuple[str, str, str]:
+    """Return why a request that some backend can run has no place yet."""
+    live = status.live
+    if change := drained_change(plan):
+        drained = {v.backend: v.drained for v in plan.verdicts if v.ok}
+        why = f"every backend that can run it is drained: {drained_text(drained)}"
+        return (Reason.DRAINED, why, change)
     if live.get("reason") == Reason.WAITING_FOR_CAPACITY:
         backend, ahead = live.get("backend", plan.backend), int(live.get("ahead", 0))
         taken = next((v for v in plan.verdicts if v.backend == backend), None)

@@ -322,6 +322,9 @@ class BackendVerdict:
     slots: int | None = None
     """Places in all; None where the backend has a queue of its own."""
 
+    drained: str = ""
+    """Since when it grants nothing new, and why; empty where it does."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer:

@@ -17,6 +17,8 @@ ACTIVITY_SEAL = "seal"
 ACTIVITY_PLAN = "plan"
 ACTIVITY_READ = "read"
 ACTIVITY_CONTROL = "control"
+ACTIVITY_BACKENDS = "backends"
+ACTIVITY_DRAIN = "drain"
 
 ACTION_PAUSE = "pause"
 ACTION_RESUME = "resume"

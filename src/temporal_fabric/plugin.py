@@ -108,6 +108,7 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.absence import EnsureAbsent  # noqa: PLC0415
         from temporal_fabric.activities.acquire import Acquire  # noqa: PLC0415
         from temporal_fabric.activities.attempt import Attempt  # noqa: PLC0415
+        from temporal_fabric.activities.backends import Backends  # noqa: PLC0415
         from temporal_fabric.activities.control import Control  # noqa: PLC0415
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
@@ -116,7 +117,8 @@ class FabricPlugin(SimplePlugin):
         if queue == names.QUEUE:
             return [Seal(self.desk).seal]
         if queue.startswith(_POOL):
-            return [Acquire(self.desk).acquire, Plan(self.desk).plan]
+            told = Backends(self.desk).backends
+            return [Acquire(self.desk).acquire, Plan(self.desk).plan, told]
         if queue.startswith(_BACKEND):
             return [
                 Attempt(self.desk).attempt,
@@ -124,6 +126,8 @@ class FabricPlugin(SimplePlugin):
                 Seal(self.desk).seal,
                 Read(self.desk).read,
                 Control(self.desk).control,
+                Backends(self.desk).backends,
+                Backends(self.desk).drain,
             ]
         return []
 

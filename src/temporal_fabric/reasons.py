@@ -126,6 +126,13 @@ REASONS: dict[Reason, Meaning] = {
         "`temporal-fabric status ID` says how many are ahead. More `slots`, or another `priority`, "
         "change that.",
     ),
+    Reason.DRAINED: Meaning(
+        "waiting: every backend that could run it is drained",
+        "Somebody has taken them out of service. It is accepted, holds no place, and goes on when "
+        "one of them is undrained.",
+        "`temporal-fabric status ID` says which, since when and why. `temporal-fabric undrain "
+        "BACKEND`, or let it fit another one.",
+    ),
     Reason.DEPENDENCY: Meaning(
         "waiting: an experiment whose output is an input has not ended",
         "It is accepted, holds no place, and goes on when that experiment has ended.",

@@ -93,7 +93,7 @@ async def serve(
 def _host_lock(settings: Settings) -> Generator[Callable[[], Any]]:
     """Yield a coroutine that takes the host lock: a local backend has one worker at a time."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    path = settings.home / "worker.lock"
+    path = settings.worker_lock
     with path.open("a+") as file:
 
         async def take() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from temporal_fabric.backend_state import BackendState
     from temporal_fabric.explaining import Explanation
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.messages import ExperimentResult
@@ -177,6 +178,18 @@ class SyncFabric:
     def get(self, request_id: str, tenant: str = "default") -> SyncHandle:
         """See `Fabric.get`."""
         return SyncHandle(self.fabric.get(request_id, tenant), self._loop)
+
+    def backends(self) -> list[BackendState]:
+        """See `Fabric.backends`."""
+        return self._loop.run(self.fabric.backends())
+
+    def drain(self, backend: str, reason: str = "") -> BackendState:
+        """See `Fabric.drain`."""
+        return self._loop.run(self.fabric.drain(backend, reason))
+
+    def undrain(self, backend: str) -> BackendState:
+        """See `Fabric.undrain`."""
+        return self._loop.run(self.fabric.undrain(backend))
 
     def task(
         self, *, cpus: float | None = None, memory: str | None = None, **fields: Any

@@ -52,9 +52,26 @@ def waits_for(live: Mapping[str, Any]) -> str:
     """
     if live.get("reason") == Reason.DEPENDENCY:
         return f"waits until {live['waits_for']} has ended"
+    if live.get("reason") == Reason.DRAINED:
+        return f"waits for {drained_text(live['drained'])}"
     if live.get("reason") == Reason.WAITING_FOR_CAPACITY:
         return f"waits for a place on {live['backend']}, {live['ahead']} ahead of it"
     return ""
+
+
+def drained_text(drained: Mapping[str, str]) -> str:
+    """Return the drained backends with what is said of each."""
+    return "; ".join(f"{backend}, {told}" for backend, told in drained.items())
+
+
+def drained_change(plan: PlanAnswer) -> str:
+    """Return what would start a request that only drained backends can run; else empty."""
+    fitting = [verdict for verdict in plan.verdicts if verdict.ok]
+    if not fitting or not all(verdict.drained for verdict in fitting):
+        return ""
+    change = f"temporal-fabric undrain {fitting[0].backend}"
+    other = nearest_change(plan.verdicts)
+    return f"{change}; or on another backend, {other}" if other else change
 
 
 def _nearest(verdicts: Sequence[BackendVerdict]) -> BackendVerdict | None:

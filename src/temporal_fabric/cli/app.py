@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from temporal_fabric import __version__
+from temporal_fabric.cli.backends import backends, drain, undrain
 from temporal_fabric.cli.capsule import capsule
 from temporal_fabric.cli.context import Context, exit_code
 from temporal_fabric.cli.end import cancel, get, result, retry, wait
@@ -116,6 +117,9 @@ for _command in (
     pause,
     resume,
     reprioritise,
+    backends,
+    drain,
+    undrain,
     capsule,
     env,
     flow,

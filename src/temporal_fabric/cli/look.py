@@ -202,7 +202,8 @@ def explain(shared: Context, experiment: str) -> None:
         click.echo(f"{head.rstrip()}\n  {found.why}")
         for verdict in found.verdicts:
             places = "" if verdict.slots is None else f" ({verdict.used} of {verdict.slots} taken)"
-            told = f"can run it{places}" if verdict.ok else "; ".join(verdict.reasons)
+            can = ", ".join(filter(None, (f"can run it{places}", verdict.drained)))
+            told = can if verdict.ok else "; ".join(verdict.reasons)
             click.echo(f"  {verdict.backend}: {told}")
         if found.change:
             click.echo(f"  would move it now: {found.change}")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _BAR = 20
 _THOUSAND = 1000
-_TOLD = ("progress", "eta_s", "stage", "step", "metrics", "reason", "waits_for", "ahead")
+_WAITS = ("reason", "waits_for", "ahead", "drained")
+_TOLD = ("progress", "eta_s", "stage", "step", "metrics", *_WAITS)
 
 
 def json_out(value: Any) -> None:

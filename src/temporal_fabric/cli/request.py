@@ -130,17 +130,20 @@ async def show_plan(shared: Context, body: dict[str, Any]) -> int:
 
 
 def _plan_out(answer: PlanAnswer) -> None:
-    from temporal_fabric.verdicts import refusal_code  # noqa: PLC0415
+    from temporal_fabric.verdicts import drained_change, refusal_code  # noqa: PLC0415
 
     rows: list[tuple[str, str, str, str]] = []
     for verdict in answer.verdicts:
         places = "-" if verdict.slots is None else f"{verdict.used}/{verdict.slots}"
         if verdict.ok:
             first = "taken" if verdict.backend == answer.backend else "fits"
-            rows.append((verdict.backend, first, places, ""))
+            told = "waits" if verdict.drained else first
+            rows.append((verdict.backend, told, places, verdict.drained))
         for reason, change in zip(verdict.reasons, verdict.changes, strict=True):
             rows.append((verdict.backend, "no", places, f"{reason}; {change}"))
     table("", ("backend", "verdict", "used", "why not"), rows)
     if not answer.backend:
         said = f"the nearest change that would fit, {answer.nearest_change}"
         say(f"{refusal_code(answer)}; {said}")
+    if change := drained_change(answer):
+        say(f"DRAINED: it would wait; this would start it: {change}")

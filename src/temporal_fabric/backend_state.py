@@ -1,0 +1,58 @@
+"""What a worker tells of its backends, as it travels to who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OK = "ok"
+SILENT = "silent"
+FAILING = "failing"
+"""The healths of a backend: it answers, its worker does not, or its worker cannot reach it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """One backend as it is now."""
+
+    name: str
+    kind: str = ""
+    health: str = OK
+    """`OK`, `SILENT` or `FAILING`."""
+
+    slots: int | None = None
+    """Places in all; None where the backend has a queue of its own, or where nobody answers."""
+
+    used: int = 0
+    waiting: int = 0
+    """Experiments that wait for a place here; one that fits several backends waits on each."""
+
+    drained: bool = False
+    drained_since: str = ""
+    drained_reason: str = ""
+    labels: dict[str, Any] = field(default_factory=dict[str, Any])
+    isolation: dict[str, str] = field(default_factory=dict[str, str])
+    """For each level ``yes``, or why the host cannot hold it."""
+
+    usd_per_hour: float | None = None
+    """Price of one place, where the adapter names one."""
+
+    unusable: str = ""
+    """Why it is given nothing new now, however many places are free; empty where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendsAnswer:
+    """The backends of one worker."""
+
+    host: str
+    backends: list[BackendState] = field(default_factory=list[BackendState])
+
+
+@dataclass(frozen=True, slots=True)
+class DrainInput:
+    """Drain a backend, or undrain it."""
+
+    backend: str
+    drained: bool
+    reason: str = ""
