@@ -109,6 +109,9 @@ def set_drained_here(
     Returns:
         The backend; None where it is another's, or where a worker serves this home: then its
         worker does it.
+
+    Raises:
+        BackendError: it could not be written down; nothing has changed.
     """
     own = {told.name: told for told in _configured(settings)}
     name = next((n for n in own if backend in {n, _short(n)}), None)
@@ -117,7 +120,10 @@ def set_drained_here(
     with _unserved(settings) as unserved:
         if not unserved:
             return None
-        DrainMark(settings.home, name).put(drained=drained, reason=reason)
+        try:
+            DrainMark(settings.home, name).put(drained=drained, reason=reason)
+        except OSError as exc:
+            raise BackendError(f"{name}: its mark could not be changed: {exc}") from exc
     return next(told for told in _configured(settings) if told.name == name)
 
 
