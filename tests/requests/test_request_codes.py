@@ -163,7 +163,7 @@ CASES: list[tuple[str, str, Any]] = [
     ("E_EXPR_SYNTAX", "/objective", body(objective="price >")),
     ("E_EXPR_SYNTAX", "/objective", body(objective="price > 1")),
     ("E_EXPR_NAME", _CON, _constraint("lookup(a)")),
-    ("E_EXPR_COST", _CON, _constraint("[[1]].map(a, a + a).map(a, a + a).size() > 0")),
+    ("E_EXPR_COST", _CON, _constraint("[1].exists(a, a > 0) && [2].exists(b, b > 0)")),
     ("E_EXPR_COST", _CON, _constraint("(" * 64 + "1" + ")" * 64)),
     ("E_EXPR_COST", _CON, _constraint("a" * 513)),
     ("E_IMAGE", "/payload/container/image", with_payload("container", image="Not An Image")),
