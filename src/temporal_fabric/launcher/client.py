@@ -99,16 +99,16 @@ class LauncherClient:
             spec.check()
         except ValueError as exc:
             raise PermanentBackendError(f"the payload cannot be started: {exc}") from exc
-        return _record(await self._call("start", {"spec": spec.as_dict()}))
+        return _record(await self._call("start", {"spec": spec.as_dict()}), spec.key)
 
     async def query(self, key: str) -> LaunchRecord:
         """Return what is known; ``absent`` only for a key that provably never ran."""
-        return _record(await self._call("query", _keyed(key)))
+        return _record(await self._call("query", _keyed(key)), key)
 
     async def wait(self, key: str, timeout_s: float) -> LaunchRecord:
         """Return the record at the payload's end, or the current one after the timeout."""
         args = _keyed(key) | {"timeout_s": timeout_s}
-        return _record(await self._call("wait", args, extra_s=timeout_s))
+        return _record(await self._call("wait", args, extra_s=timeout_s), key)
 
     async def terminate(self, key: str, grace_s: float) -> LaunchRecord:
         """End a payload: SIGTERM, after the grace SIGKILL.
@@ -117,7 +117,7 @@ class LauncherClient:
         is forbidden instead: a later `start` returns that record and runs nothing.
         """
         args = _keyed(key) | {"grace_s": grace_s}
-        return _record(await self._call("terminate", args, extra_s=grace_s + _KILL_S))
+        return _record(await self._call("terminate", args, extra_s=grace_s + _KILL_S), key)
 
     async def freeze(self, key: str) -> LaunchRecord:
         """Stop every process of a payload; its wall limit stands still as well.
@@ -127,11 +127,11 @@ class LauncherClient:
         Raises:
             TransientBackendError: part of it does not stand still yet: call again.
         """
-        return _record(await self._call("freeze", _keyed(key)))
+        return _record(await self._call("freeze", _keyed(key)), key)
 
     async def thaw(self, key: str) -> LaunchRecord:
         """Let a frozen payload go on; return the record. Idempotent."""
-        return _record(await self._call("thaw", _keyed(key)))
+        return _record(await self._call("thaw", _keyed(key)), key)
 
     async def forget(self, key: str) -> None:
         """Let the record become a tombstone, which refuses a restart for some days more.
@@ -273,8 +273,11 @@ def _keyed(key: str) -> dict[str, Any]:
     return {"key": key}
 
 
-def _record(answer: Mapping[str, Any]) -> LaunchRecord:
+def _record(answer: Mapping[str, Any], key: str) -> LaunchRecord:
     try:
-        return LaunchRecord.from_dict(answer)
+        record = LaunchRecord.from_dict(answer)
     except ValueError as exc:
         raise BackendUnknown(f"the launcher's answer is no record: {exc}") from exc
+    if record.key != key:
+        raise BackendUnknown(f"the launcher answers of another attempt [key={key}]: {record.key}")
+    return record

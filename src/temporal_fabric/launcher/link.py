@@ -16,6 +16,7 @@ from temporal_fabric.errors import (
     TransientBackendError,
 )
 from temporal_fabric.launcher.protocol import MAX_LINE, PERMANENT, SOCKET, decode, encode
+from temporal_fabric.shapes import is_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,8 +148,10 @@ def _peer(writer: asyncio.StreamWriter) -> int:
 
 
 def _result(message: dict[str, Any]) -> dict[str, Any]:
-    error = message.get("error")
-    if error is None:
-        return dict(message["ok"])
+    error, found = message.get("error"), message.get("ok")
+    if error is None and is_table(found):
+        return dict(found)
+    if not is_table(error) or "kind" not in error:
+        raise BackendUnknown(f"the launcher's answer means nothing: {message!r:.200}")
     kind = PermanentBackendError if error["kind"] == PERMANENT else TransientBackendError
-    raise kind(error["message"])
+    raise kind(str(error.get("message")))
