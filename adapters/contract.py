@@ -12,8 +12,14 @@ stand on, so they are part of the interface:
   attempt runs and that a late `submit` of it will be refused.
 * *Success is not guessed.* A status is ENDED only when the backend says so.
 
-Transient trouble is `TransientBackendError`, trouble that the same call will meet again is
-`PermanentBackendError`; nothing else leaves an adapter.
+Every call may be repeated, raced by the same or another call from any process, and given up
+(cancelled) at any moment, before or after the backend has acted. Transient trouble is
+`TransientBackendError`: repeat the call. Trouble that the same call will meet again is
+`PermanentBackendError`. Nothing else leaves an adapter, whatever its backend answers.
+
+`temporal_fabric.testing.conformance` tries all of this on any adapter. Its faults stand at a
+call's named points: the request is lost, the reply is lost, the reply is late, the reply means
+nothing, nobody answers.
 """
 
 from __future__ import annotations
@@ -175,13 +181,23 @@ class Adapter(Protocol):
         ...
 
     async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
-        """Say whether this backend could ever run the request. No effect."""
+        """Say whether this backend could ever run the request, and all that speaks against it.
+
+        No effect; an answer is about the backend as it is now and reserves nothing.
+
+        Raises:
+            TransientBackendError: the backend cannot be asked now.
+        """
         ...
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """Start the attempt, or adopt it where it was started before.
 
-        A normal return promises that the job exists and its id is durable on the backend.
+        A normal return promises that the job exists, or has existed, and that the backend
+        will find it by the attempt's key after any crash; not that the payload has begun. Of
+        several at once one starts the job and the others adopt it. An attempt that was
+        terminated or forgotten is never started: the call then fails for good, or returns and
+        `find` tells that end.
 
         Raises:
             TransientBackendError: unknown whether the job exists: `find` before anything else.
@@ -190,7 +206,10 @@ class Adapter(Protocol):
         ...
 
     async def find(self, key: AttemptKey) -> JobStatus:
-        """Look the attempt up by its key.
+        """Look the attempt up by its key. No effect.
+
+        ABSENT promises that no job of this key exists; a `submit` under way may still make
+        one, and only `terminate` forbids it. ENDED and LOST are final.
 
         Raises:
             BackendUnknown: no trustworthy answer; not a permission to create.
@@ -208,20 +227,34 @@ class Adapter(Protocol):
     async def wait(self, handle: JobHandle, limit_s: float) -> JobStatus:
         """Return the state at the end of the job, or after ``limit_s`` seconds.
 
+        RUNNING therefore means that the time is up. An end is told as soon as the backend
+        knows it, and when what the payload wrote is in the attempt's folder.
+
         Raises:
             BackendUnknown: no trustworthy answer.
         """
         ...
 
     def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
-        """Yield standard output from a byte offset to its present end."""
+        """Yield standard output from a byte offset to its present end.
+
+        The offset counts bytes of the whole output: whoever goes on from the sum of what they
+        have got loses nothing and gets nothing twice, with any adapter of the same backend. A
+        job that has no output yet, or none any more, yields nothing.
+
+        Raises:
+            TransientBackendError: the output cannot be read now; what was yielded stands.
+        """
         ...
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """Stop the attempt: SIGTERM, ``grace_s`` seconds, SIGKILL, proof.
 
-        Idempotent; an attempt that never existed is forbidden for good. The returned phase
-        is ABSENT, ENDED or LOST.
+        A normal return promises that no process of the job is left, those that ignored
+        SIGTERM or left their session included, and that no `submit` starts it any more: an
+        attempt that never existed is forbidden for good. Idempotent; a job that has ended by
+        itself, also while this was under way, keeps its own end. The returned phase is ABSENT,
+        ENDED or LOST.
 
         Raises:
             TransientBackendError: no proof yet: call again.
@@ -229,15 +262,25 @@ class Adapter(Protocol):
         ...
 
     async def forget(self, key: AttemptKey) -> None:
-        """Drop what the backend keeps of a committed attempt; a restart stays refused."""
+        """Drop what the backend keeps of a committed attempt; a restart stays refused.
+
+        Idempotent. What is kept is enough to refuse a late `submit`, for some days.
+
+        Raises:
+            TransientBackendError: the job still runs, or the backend did not answer.
+        """
         ...
 
     async def inventory(self) -> Inventory:
-        """Return capacity, use and health."""
+        """Return capacity, use and health; ``running`` counts jobs that have not ended.
+
+        Raises:
+            TransientBackendError: the backend cannot be asked now.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Release connections; jobs go on."""
+        """Release connections, files and tasks; jobs go on. Idempotent."""
         ...
 
 
@@ -258,4 +301,34 @@ class Pausing(Protocol):
 
     async def resume(self, key: AttemptKey) -> JobStatus:
         """Let a paused job go on. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Checkpointing(Protocol):
+    """What an adapter has besides, where a running payload can be told to save its state."""
+
+    async def checkpoint_signal(self, key: AttemptKey) -> JobStatus:
+        """Send the payload the request's checkpoint signal; it goes on.
+
+        A normal return promises that the signal was delivered or that the job has ended, not
+        that a checkpoint was written. A repetition sends it again.
+
+        Raises:
+            TransientBackendError: unknown whether it was delivered.
+        """
+        ...
+
+
+@runtime_checkable
+class Ganging(Protocol):
+    """What an adapter has besides, where one attempt can be a job of several members.
+
+    `Adapter.submit` starts all members or none, the job ends badly as soon as one member does,
+    and `Adapter.terminate` proves that every member has gone.
+    """
+
+    @property
+    def largest_gang(self) -> int:
+        """Members that one job can have."""
         ...
