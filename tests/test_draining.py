@@ -12,6 +12,7 @@ import pytest
 from temporal_fabric import Fabric, RequestRejected
 from temporal_fabric.config import Settings
 from temporal_fabric.connection import connect
+from temporal_fabric.errors import BackendError
 from tests.bodies import shell
 
 if TYPE_CHECKING:
@@ -227,3 +228,30 @@ async def test_a_mark_that_cannot_be_read_keeps_it_drained(
 
     assert "cannot be read" in told.drained_reason
     assert result.state == "SUCCEEDED"
+
+
+async def test_two_hosts_of_one_pool(own_environment: FabricEnvironment) -> None:
+    """Each host's backend is listed, one is drained from afar, and a name that both have asks."""
+    env = own_environment
+    fabric = await _fabric(env, _ONE)
+    away = {"FABRIC_HOME": str(env.home / "two"), "FABRIC_HOST_ID": "two"}
+    first = env.worker
+    second = env.start_worker(**away, FABRIC_STORE=env.settings.store)
+    env.worker = first
+    try:
+        drained = await fabric.drain("local@two", "given back")
+        found = {told.name: told for told in await fabric.backends()}
+        with pytest.raises(RequestRejected, match="more than one backend"):
+            await fabric.drain("local")
+        (env.home / "two/drained/local.json").unlink()
+        (env.home / "two/drained").rmdir()
+        (env.home / "two/drained").touch()
+        with pytest.raises(BackendError, match="could not be changed"):
+            await fabric.drain("local@two")
+    finally:
+        second.terminate()
+        second.wait(20)
+
+    (own,) = found.keys() - {"local@two"}
+    assert found["local@two"].drained_since == drained.drained_since
+    assert (found["local@two"].drained_reason, found[own].drained) == ("given back", False)
