@@ -59,7 +59,7 @@ def query(capsules: Sequence[Capsule], sql: str) -> tuple[list[str], list[list[A
                 raise CapsuleError("capsules are only read: write one SELECT")
             with tempfile.TemporaryDirectory(prefix="fabric-query-") as aside:
                 _views(database, capsules, Path(aside))
-                answer = _answer(database.execute(statements[0]))
+                answer = _answer(database.sql(statements[0]))
         except duckdb.Error as exc:
             raise CapsuleError(f"the query was refused: {exc}") from exc
     rows = [[_plain(value) for value in row.values()] for row in answer.to_pylist()]

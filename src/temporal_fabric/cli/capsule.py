@@ -1,4 +1,4 @@
-"""``capsule ls|show|verify|query``: sealed capsules, without a server."""
+"""``capsule ls|show|verify|query|report``: sealed capsules, without a server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from temporal_fabric import durable
 from temporal_fabric.cli.context import Context, common
 from temporal_fabric.cli.output import json_out
 from temporal_fabric.console import say, table
@@ -110,6 +111,40 @@ def query(shared: Context, sql: str, experiment: str | None) -> None:
         json_out([dict(zip(columns, row, strict=True)) for row in rows])
         return
     table("", columns, [["" if cell is None else str(cell) for cell in row] for row in rows])
+
+
+@capsule.command(
+    epilog="""
+\b
+Examples:
+  temporal-fabric capsule report last --open
+  temporal-fabric capsule report train-7 --to train-7.html
+"""
+)
+@click.argument("experiment")
+@click.option("--to", type=click.Path(path_type=Path), help="The file; ID.html here by default.")
+@click.option("--open", "shown", is_flag=True, help="Show it in the browser, too.")
+@common
+def report(shared: Context, experiment: str, to: Path | None, *, shown: bool) -> None:
+    """Write a page about the run of EXPERIMENT: one HTML file, to look at, send and print.
+
+    It holds all that it shows: nothing is loaded from elsewhere, and nothing in it runs.
+    """
+    from temporal_fabric.capsule.report import report as page_of  # noqa: PLC0415
+
+    found = _find(shared.settings(), experiment)
+    target = (to or Path(f"{found.manifest.experiment['request_id']}.html")).absolute()
+    page = page_of(found)
+    try:
+        durable.replace(target, page.encode())
+    except OSError as exc:
+        raise CapsuleError(f"cannot write {target}: {exc.strerror}") from exc
+    if shared.json:
+        json_out({"capsule": found.uri, "report": str(target)})
+    else:
+        click.echo(str(target))
+    if shown and click.launch(target.as_uri()):
+        say("no browser could be started", colour="yellow")
 
 
 def _summary(found: Capsule) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from temporal_fabric.cli.context import Context, common
-from temporal_fabric.cli.output import json_out, size_text
+from temporal_fabric.cli.output import json_out
 from temporal_fabric.console import table
+from temporal_fabric.units import size_text
 
 if TYPE_CHECKING:
     from temporal_fabric.environments.cache import Cached

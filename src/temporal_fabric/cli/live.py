@@ -16,6 +16,7 @@ from rich.text import Text
 from temporal_fabric.console import COLOURS
 from temporal_fabric.sparkline import sparkline
 from temporal_fabric.states import FINAL, State
+from temporal_fabric.units import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ class ExperimentView:
         ends = [*(moment["at"] for moment in self._timeline), ""][1:]
         for moment, end in zip(self._timeline, ends, strict=True):
             name = str(moment["state"])
-            took = "" if name in FINAL else f" {duration(_seconds(moment['at'], end))}"
+            took = "" if name in FINAL else f" {duration_text(_seconds(moment['at'], end))}"
             cells.append(Text.assemble((name, _style(name)), (took, "dim")))
         if state not in FINAL:
             cells.append(self._spinner)
@@ -104,7 +105,7 @@ class ExperimentView:
         done = min(max(float(beat["progress"]), 0.0), 1.0)
         tail = [f"{done:.0%}"]
         if beat.get("eta_s"):
-            tail.append(f"{duration(beat['eta_s'])} left")
+            tail.append(f"{duration_text(beat['eta_s'])} left")
         if beat.get("stage"):
             tail.append(str(beat["stage"]))
         if "step" in beat:
@@ -144,7 +145,7 @@ def experiments(found: Sequence[ExperimentStatus], rows: int) -> RenderableType:
             Text(status.request_id),
             Text(status.state, style=_style(status.state, "bold")),
             _progress(status),
-            Text(duration(_seconds(status.submitted, status.ended))),
+            Text(duration_text(_seconds(status.submitted, status.ended))),
             Text(status.backend, style="dim"),
             Text(status.name),
         )
@@ -170,25 +171,10 @@ def _progress(status: ExperimentStatus) -> RenderableType:
         said = status.reason or live.get("reason") or live.get("doing") or live.get("stage") or ""
         return Text(str(said), style="dim")
     done = min(max(float(live["progress"]), 0.0), 1.0)
-    left = f" {duration(live['eta_s'])} left" if live.get("eta_s") else ""
+    left = f" {duration_text(live['eta_s'])} left" if live.get("eta_s") else ""
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=1.0, completed=done, width=12), Text(f"{done:.0%}{left}"))
     return line
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units, as ``2 h 05 min``."""
-    whole = max(0, round(seconds))
-    if whole < 10:  # noqa: PLR2004 - below ten seconds the tenths tell something
-        return f"{max(0.0, seconds):.1f} s"
-    minutes, rest = divmod(whole, 60)
-    if not minutes:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes} min {rest:02d} s"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours:02d} h" if days else f"{hours} h {minutes:02d} min"
 
 
 def _seconds(start: str, end: str) -> float:

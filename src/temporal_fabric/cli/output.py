@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from temporal_fabric.status import ExperimentStatus
 
 _BAR = 20
-_THOUSAND = 1000
 _WAITS = ("reason", "waits_for", "ahead", "drained")
 _TOLD = ("progress", "eta_s", "stage", "step", "metrics", *_WAITS)
 
@@ -119,11 +118,3 @@ def result_out(result: ExperimentResult) -> None:
     for output in result.outputs:
         click.echo(f"  output   {output.path}  {output.size} bytes  sha256:{output.sha256[:16]}")
     click.echo(f"  capsule  {result.capsule}")
-
-
-def size_text(count: int) -> str:
-    """Return bytes in the largest unit that leaves a number above one."""
-    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while size >= _THOUSAND and len(units) > 1:
-        size, units = size / _THOUSAND, units[1:]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"
