@@ -24,6 +24,7 @@ from temporal_fabric.activities import queueing
 from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import INTERVAL_S, beating
+from temporal_fabric.activities.notify import rules
 from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.queueing import Denied, before
 from temporal_fabric.activities.tenancy import check_tenant
@@ -256,4 +257,5 @@ def _grant(admission: Admission) -> Grant:
         priority=request.priority,
         tags=list(request.tags),
         name=request.name or "",
+        notify=rules(request),
     )

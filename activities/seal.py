@@ -13,13 +13,14 @@ from temporal_fabric import names
 from temporal_fabric.activities.delivering import deliver_and_seal
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.activities.notify import rules
 from temporal_fabric.activities.recording import catch_up
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.capsule.writing import CapsuleWriter
 from temporal_fabric.errors import RequestRejected
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import ExperimentResult, Sealed, SealInput
+from temporal_fabric.messages import ExperimentResult, NotifyRule, Sealed, SealInput
 from temporal_fabric.requests import admit
 from temporal_fabric.workplace import Workplace
 
@@ -45,16 +46,20 @@ class Seal:
             info = activity.info()
             if info.workflow_run_id is None or info.workflow_id is None:
                 raise ApplicationError("seal is an activity of an experiment", non_retryable=True)
-            result = asked.result
-            if not result.capsule:
-                result = await self._admit_late(asked, info.workflow_id, info.workflow_run_id)
             run = {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id}
-            return await seal_run(self._desk, result, run)
+            if asked.result.capsule:
+                return await seal_run(self._desk, asked.result, run)
+            result, told = await self._admit_late(asked, **run)
+            return replace(await seal_run(self._desk, result, run), notify=told)
 
     async def _admit_late(
         self, asked: SealInput, workflow_id: str, run_id: str
-    ) -> ExperimentResult:
-        """Give a run that was cancelled before any grant its record, epoch and capsule."""
+    ) -> tuple[ExperimentResult, list[NotifyRule]]:
+        """Give a run that was cancelled before any grant its record, epoch and capsule.
+
+        Returns:
+            The result that is sealed, and who is told of it.
+        """
         try:
             admission = await asyncio.to_thread(admit, asked.body, workflow_id=workflow_id)
             await check_tenant(admission.request, workflow_id, self._desk, limits=False)
@@ -66,7 +71,7 @@ class Seal:
         epoch = await record.allocate(run_id, 0, "", workflow_id=workflow_id)
         await record.mark_ended(epoch.epoch, "never placed")
         root = self._desk.store.root
-        return replace(
+        result = replace(
             asked.result,
             tenant=request.tenant,
             request_id=request.id,
@@ -74,6 +79,7 @@ class Seal:
             epoch=epoch.epoch,
             capsule=f"{root}/capsules/{request.tenant}/{request.id}/{epoch.epoch}",
         )
+        return (result, rules(request))
 
 
 async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> Sealed:

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from temporal_fabric.requests.resources import Resource
     from temporal_fabric.requests.settings import Environment
 
-_NOT_YET = (
-    "notify",
-    "budget_usd",
-)
-
 
 def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdict:
     """Compare a request with this host.
@@ -128,9 +123,8 @@ def _settings(request: ExecutionRequest) -> Iterator[Shortfall]:
             f"workdir {request.workdir!r} is not a folder that was brought along",
             "set /workdir to a folder of the submitting machine, or make it an input",
         )
-    for name in _NOT_YET:
-        if getattr(request, name):
-            yield Shortfall(f"{name!r} is not supported here", f"drop /{name}")
+    if request.budget_usd:
+        yield Shortfall("'budget_usd' is not supported here", "drop /budget_usd")
     if request.checkpoint is not None and request.checkpoint.path is not None:
         yield Shortfall(
             "checkpoints are kept from $FABRIC_CHECKPOINT_DIR only", "drop /checkpoint/path"

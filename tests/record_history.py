@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "histories"
+NOBODY = "https://nobody.example/hook"
 
 
 def _shapes() -> dict[str, dict[str, Any]]:
@@ -36,6 +37,7 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "told-by-result": shell("true"),
         "paused": shell("sleep 5"),
         "overdue": shell("sleep 60", deadline=4, limits={"grace_s": 0.5}),
+        "notified": shell("true", notify=[{"on": ["RUNNING", "ended"], "url": NOBODY}]),
         "denied": shell("exit 3", retry=retry | {"on": {"EXIT_CODE": {"memory": "x100"}}}) | needs,
     }
 

@@ -33,7 +33,7 @@ def test_every_shape_is_there() -> None:
     """Every way through the workflow that was ever released is recorded."""
     shapes = {path.stem.partition("-")[2] for path in HISTORIES}
 
-    released = "succeeded failed-after-retry cancelled refused paused overdue denied"
+    released = "succeeded failed-after-retry cancelled refused paused overdue denied notified"
     assert shapes >= set(released.split())
 
 

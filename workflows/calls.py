@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
@@ -16,6 +16,7 @@ from temporal_fabric.messages import (
     ControlAnswer,
     ControlInput,
     Grant,
+    Notice,
     Sealed,
 )
 
@@ -28,6 +29,14 @@ QUEUED_HEARTBEAT = timedelta(seconds=30)  # a thousand may wait, and each beat i
 CONTROL_LIMIT = timedelta(seconds=60)
 
 STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
+NOTIFY_FOR = timedelta(days=1)
+NOTIFY_LIMIT = timedelta(seconds=60)
+
+RARE = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(minutes=10),
+)
 PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
@@ -127,3 +136,35 @@ async def seal(grant: Grant | None, request: SealInput) -> Sealed:
         summary=f"seal the capsule: {request.result.state}",
     )
     return sealed
+
+
+async def start_notice(notice: Notice) -> None:
+    """Start the workflow that tells a receiver, and return as soon as it lasts.
+
+    An activity would be cancelled when this workflow closes; an abandoned child goes on. Its
+    id is random and not made from the run's: a reset run replays it under another run id.
+    """
+    handle = await workflow.start_child_workflow(
+        names.WORKFLOW_NOTIFY,
+        notice,
+        id=names.notify_id(notice.tenant, notice.request_id, notice.number, workflow.uuid4().hex),
+        task_queue=names.QUEUE,
+        parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+        static_summary=f"tell that {notice.request_id} is {notice.state}",
+        priority=_priority(1, notice.tenant),
+    )
+    # How it ends is shown there, and is nothing to this workflow.
+    handle.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+async def notify(notice: Any) -> None:
+    """Tell a receiver, for a day if need be."""
+    await workflow.execute_activity(
+        names.ACTIVITY_NOTIFY,
+        notice,
+        schedule_to_close_timeout=NOTIFY_FOR,
+        start_to_close_timeout=NOTIFY_LIMIT,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RARE,
+    )

@@ -64,7 +64,7 @@ class Experiment:
             CancelledError: the run was cancelled, and nothing of it runs any more.
         """
         self._standing.move(State.QUEUED)
-        life = asyncio.create_task(self._life([body, *more] if more else body))
+        life = asyncio.create_task(self._told([body, *more] if more else body))
         while not life.done():
             try:
                 await asyncio.shield(life)
@@ -161,6 +161,13 @@ class Experiment:
             raise ApplicationError("it ended before it could be paused", type="E_CONFLICT")
         return standing.as_dict()
 
+    async def _told(self, body: Any) -> ExperimentResult:
+        """Live the life; whoever is told of it needs this workflow no more afterwards."""
+        try:
+            return await self._life(body)
+        finally:
+            await self._standing.notices.started()
+
     async def _life(self, body: Any) -> ExperimentResult:
         standing = self._standing
         try:
@@ -172,8 +179,7 @@ class Experiment:
             result = standing.result(State.FAILED, overdue(standing.grant, stamp(workflow.now())))
         if standing.grant is None or standing.grant.recorded is None:
             result = await self._seal(result, body)
-        standing.move(State(result.state), result.reason, at=result.ended_at)
-        standing.publish(result)
+        standing.end(result)
         # Who asked for something gets an answer before the workflow closes.
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
@@ -214,7 +220,8 @@ class Experiment:
             # there is no tenant and no id to keep a capsule under.
             workflow.logger.info("no capsule for a refused request: %s", exc.cause)
             return result
-        self._standing.capsule = sealed.capsule
+        if grant is None:
+            self._standing.notices.know(sealed.notify)
         if sealed.integrity:
             return replace(
                 result,

@@ -13,7 +13,6 @@ from temporalio.exceptions import ActivityError
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AcquireInput, Grant
-from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
 from temporal_fabric.workflows.decisions import pool_of, refusal
 from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
@@ -55,7 +54,7 @@ class Placement:
             waited = (workflow.now() - asked).total_seconds()
             request = replace(request, waited_s=request.waited_s + waited)
         if grant.denied:
-            self._standing.admitted = grant
+            self._standing.admit(grant)
             return grant
         if grant.deadline:
             wishes.deadline = datetime.fromisoformat(grant.deadline)
@@ -104,5 +103,6 @@ class Placement:
         try:
             return handle.result()
         except ActivityError as exc:
-            self._standing.move(State.FAILED, Reason.REFUSED)
-            raise refusal(exc) from exc
+            refused = refusal(exc)
+            self._standing.refuse(refused.message)
+            raise refused from exc

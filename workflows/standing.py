@@ -9,7 +9,8 @@ from temporalio import workflow
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AttemptResult, ExperimentResult, Moment
-from temporal_fabric.states import State, legal
+from temporal_fabric.states import Reason, State, legal
+from temporal_fabric.workflows.notices import Notices
 from temporal_fabric.workflows.view import details, search_attributes
 
 if TYPE_CHECKING:
@@ -30,15 +31,43 @@ class Standing:
 
         self.native_id = ""
         self.capsule = ""
+        self.notices = Notices()
 
     def placed(self, grant: Grant) -> None:
         """Take over a new placement."""
         self.grant, self.native_id, self.capsule = grant, "", grant.capsule
+        self._know(grant)
 
-    def move(self, state: State, reason: str = "", *, at: str = "") -> None:
+    def admit(self, grant: Grant) -> None:
+        """Take over what is known of a request that gets no place."""
+        self.admitted = grant
+        self._know(grant)
+
+    def _know(self, grant: Grant) -> None:
+        # The run whose result is repeated has told everything.
+        self.notices.know(grant.notify if grant.recorded is None else [])
+
+    def move(self, state: State, reason: str = "", *, at: str = "", message: str = "") -> None:
         """Enter a state where that is a legal move, and show it; else change nothing."""
-        if self._enter(state, reason, at):
+        if self._enter(state, reason, at, message):
             self.show()
+
+    def refuse(self, message: str) -> None:
+        """End without a result: nothing is sealed."""
+        self.capsule = ""
+        self.move(State.FAILED, Reason.REFUSED, message=message)
+
+    def end(self, result: ExperimentResult) -> None:
+        """Enter the final state, where it is read without a worker too: in the memo."""
+        self.capsule = result.capsule
+        self.move(State(result.state), result.reason, at=result.ended_at, message=result.message)
+        workflow.upsert_memo(
+            {
+                names.MEMO_STATE: result.state,
+                names.MEMO_REASON: result.reason,
+                names.MEMO_CAPSULE: result.capsule,
+            }
+        )
 
     def attempt_ended(self, ended: AttemptResult) -> None:
         """Take over an ended attempt, and the states that passed too quickly for its signal.
@@ -51,20 +80,21 @@ class Standing:
         if ended.collecting_at:
             self.move(State.COLLECTING, at=ended.collecting_at)
 
-    def _enter(self, state: State, reason: str = "", at: str = "") -> bool:
+    def _enter(self, state: State, reason: str = "", at: str = "", message: str = "") -> bool:
         if self.timeline and not legal(self.state, state):
             return False
         self.state, self.reason = state, reason
         grant = self.grant
-        self.timeline.append(
-            Moment(
-                state=state,
-                at=at or stamp(workflow.now()),
-                reason=reason,
-                backend=grant.backend if grant else "",
-                epoch=grant.epoch if grant else 0,
-            )
+        moment = Moment(
+            state=state,
+            at=at or stamp(workflow.now()),
+            reason=reason,
+            backend=grant.backend if grant else "",
+            epoch=grant.epoch if grant else 0,
         )
+        self.timeline.append(moment)
+        capsule = self.capsule if state.final else ""
+        self.notices.entered(len(self.timeline), moment, message, capsule)
         return True
 
     def waits_for(self, reason: str) -> None:
@@ -82,16 +112,6 @@ class Standing:
             workflow.upsert_search_attributes(  # pyright: ignore[reportUnknownMemberType]
                 search_attributes(self.state, self.reason, grant)
             )
-
-    def publish(self, result: ExperimentResult) -> None:
-        """Leave the outcome where it is read without a worker: in the memo."""
-        workflow.upsert_memo(
-            {
-                names.MEMO_STATE: result.state,
-                names.MEMO_REASON: result.reason,
-                names.MEMO_CAPSULE: result.capsule,
-            }
-        )
 
     def result(self, state: State, ended: AttemptResult | None) -> ExperimentResult:
         """Return the terminal record of a run that ends in ``state``.

@@ -55,6 +55,7 @@ _SECTIONS = (
     ("Limits", "limits"),
     ("Retry", "retry"),
     ("Checkpoint", "checkpoint"),
+    ("Notification", "notify[]"),
 )
 
 

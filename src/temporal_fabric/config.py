@@ -5,7 +5,6 @@ Connection settings are Temporal's own environment configuration and never stand
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import secrets
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import names, tenants, watch_settings
 from temporal_fabric.errors import Problem, RequestRejected
+from temporal_fabric.reach import REACH_KEYS, Reach, check_table, reach
 from temporal_fabric.shapes import is_list, is_table
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 CONFIG_FILE = "fabric.toml"
 DEFAULT_POOLS = (names.DEFAULT_POOL,)
 
-_TABLES = ("backends", "secrets", *watch_settings.TABLES, "artifacts", "tenants")
+_TABLES = ("backends", "secrets", *watch_settings.TABLES, "artifacts", "notify", "tenants")
 _TOP_KEYS = ("store", "pools", *_TABLES)
 _SECRETS = ("env", "folder")
 _AMOUNTS = ("max_bytes", "max_seconds", "upload_bytes", "upload_files")
-_ARTIFACTS = ("networks", "hosts", "ca_file", *_AMOUNTS)
+_ARTIFACTS = (*REACH_KEYS, *_AMOUNTS)
 _BACKEND_KEYS = ("kind", "slots", "labels", "options", "patience_s")
 _PATIENCE_S = 3600.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
@@ -63,17 +63,8 @@ class SecretsConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ArtifactsConfig:
+class ArtifactsConfig(Reach):
     """What transfers of inputs may reach, and how much they may take."""
-
-    networks: tuple[str, ...] = ()
-    """Networks that are not public and that ``https://`` inputs may come from."""
-
-    hosts: dict[str, str] = field(default_factory=dict[str, str])
-    """Addresses of servers that no name service knows; naming one here allows it."""
-
-    ca_file: str = ""
-    """Certificates to trust instead of the system's, in PEM."""
 
     max_bytes: int = 10**12
     """Of all inputs of one attempt together."""
@@ -100,6 +91,9 @@ class Settings:
     backends: tuple[BackendConfig, ...] = (BackendConfig("local"),)
     secrets: SecretsConfig = SecretsConfig()
     artifacts: ArtifactsConfig = ArtifactsConfig()
+    notify: Reach = field(default_factory=Reach)
+    """Who may be told of events, besides receivers in the public network."""
+
     metrics: watch_settings.MetricsSettings = field(default_factory=watch_settings.MetricsSettings)
     tracing: watch_settings.TracingSettings = field(default_factory=watch_settings.TracingSettings)
     tenants: tenants.TenantsConfig = field(default_factory=tenants.TenantsConfig)
@@ -164,6 +158,7 @@ class Settings:
             backends=_backends(table.get("backends"), env),
             secrets=_secrets(table.get("secrets", {})),
             artifacts=_artifacts(table.get("artifacts", {})),
+            notify=reach(table.get("notify", {})),
             metrics=watch_settings.metrics(table, env),
             tracing=watch_settings.tracing(table, env),
             tenants=tenants.tenants(table),
@@ -229,6 +224,7 @@ def _check(table: Mapping[str, Any]) -> list[Problem]:
         )
     problems += _check_secrets(table.get("secrets", {}))
     problems += _check_artifacts(table.get("artifacts", {}))
+    problems += check_table("notify", table.get("notify", {}))
     backends = table.get("backends", {})
     if not is_table(backends):
         return [*problems, Problem("E_TYPE", "/backends", "write one [backends.NAME] table each")]
@@ -258,35 +254,12 @@ def _secrets(table: Mapping[str, Any]) -> SecretsConfig:
 
 
 def _check_artifacts(table: Any) -> list[Problem]:
-    if not is_table(table):
-        return [Problem("E_TYPE", "/artifacts", "artifacts is a table")]
-    found = [
-        Problem(
-            "E_UNKNOWN_FIELD", f"/artifacts/{key}", f"unknown setting {key!r}", allowed=_ARTIFACTS
-        )
-        for key in table
-        if key not in _ARTIFACTS
-    ]
-    hosts, networks = table.get("hosts", {}), table.get("networks", [])
-    if not is_list(networks) or not all(_is_network(item) for item in networks):
-        found.append(Problem("E_TYPE", "/artifacts/networks", "a list such as ['10.1.0.0/16']"))
-    if not is_table(hosts) or not all(_is_network(item) for item in hosts.values()):
-        found.append(Problem("E_TYPE", "/artifacts/hosts", "a table of host names and addresses"))
-    if not isinstance(table.get("ca_file", ""), str):
-        found.append(Problem("E_TYPE", "/artifacts/ca_file", "ca_file is a path"))
-    for key in _AMOUNTS:
+    found = list(check_table("artifacts", table, _ARTIFACTS))
+    for key in _AMOUNTS if is_table(table) else ():
         value = table.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             found.append(Problem("E_RANGE", f"/artifacts/{key}", f"{key} is a number from 1 on"))
     return found
-
-
-def _is_network(value: Any) -> bool:
-    try:
-        ipaddress.ip_network(value if isinstance(value, str) else "")
-    except ValueError:
-        return False
-    return True
 
 
 def _artifacts(table: Mapping[str, Any]) -> ArtifactsConfig:

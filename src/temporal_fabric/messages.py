@@ -26,6 +26,36 @@ class RetryRule:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifyRule:
+    """Who is told of which moments; an entry of the request's ``notify``."""
+
+    url: str
+    on: list[str] = field(default_factory=list[str])
+    """States, the request's ``ended`` written out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One receiver is told of one moment of one run."""
+
+    url: str
+    tenant: str
+    request_id: str
+    run_id: str
+    number: int
+    """Place of the moment in the run's timeline, from 1 on."""
+
+    state: str
+    at: str
+    reason: str = ""
+    message: str = ""
+    backend: str = ""
+    epoch: int = 0
+    capsule: str = ""
+    """URI of the capsule, once it is sealed."""
+
+
+@dataclass(frozen=True, slots=True)
 class PriorEpoch:
     """An epoch of an earlier run that is not yet proven absent."""
 
@@ -78,6 +108,8 @@ class Grant:
 
     patience_s: float = 3600.0
     """How long the backend's worker may leave the attempt untaken before the pool is asked."""
+
+    notify: list[NotifyRule] = field(default_factory=list[NotifyRule])
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +335,9 @@ class Sealed:
 
     reason: str = ""
     """Reason token that goes with it; INTEGRITY where empty."""
+
+    notify: list[NotifyRule] = field(default_factory=list[NotifyRule])
+    """Of a run that was cancelled before any grant could tell them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 WORKFLOW_EXPERIMENT = "Experiment"
+WORKFLOW_NOTIFY = "Notify"
 
 ACTIVITY_ACQUIRE = "acquire"
 ACTIVITY_ATTEMPT = "attempt"
@@ -19,6 +20,7 @@ ACTIVITY_READ = "read"
 ACTIVITY_CONTROL = "control"
 ACTIVITY_BACKENDS = "backends"
 ACTIVITY_DRAIN = "drain"
+ACTIVITY_NOTIFY = "notify"
 
 ACTION_PAUSE = "pause"
 ACTION_RESUME = "resume"
@@ -67,6 +69,7 @@ SEARCH_ATTRIBUTES: dict[str, str] = {
 }
 
 WORKFLOW_ID_PREFIX = "experiment"
+NOTIFY_ID_PREFIX = "notify"
 
 
 def pool_queue(pool: str) -> str:
@@ -82,6 +85,11 @@ def backend_queue(backend: str) -> str:
 def workflow_id(tenant: str, request_id: str) -> str:
     """Return the workflow id of an experiment."""
     return f"{WORKFLOW_ID_PREFIX}/{tenant}/{request_id}"
+
+
+def notify_id(tenant: str, request_id: str, number: int, unique: str) -> str:
+    """Return the workflow id of telling one receiver of one moment."""
+    return f"{NOTIFY_ID_PREFIX}/{tenant}/{request_id}/{number}/{unique}"
 
 
 def parse_workflow_id(value: str) -> tuple[str, str] | None:

@@ -70,12 +70,13 @@ class FabricPlugin(SimplePlugin):
         queue: str = options.get("task_queue") or ""
         if queue == names.QUEUE:
             from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
+            from temporal_fabric.workflows.notify import Notify  # noqa: PLC0415
 
             if not options.get("workflows"):
                 # The sandbox imports the workflow anew for each run, half of the CPU of a
                 # workflow task. Ours is replayed in it by the tests, whatever is here.
                 options["workflow_runner"] = UnsandboxedWorkflowRunner()
-            options["workflows"] = [*options.get("workflows", ()), Experiment]
+            options["workflows"] = [*options.get("workflows", ()), Experiment, Notify]
         activities = self._activities(queue)
         if not activities:
             return config
@@ -96,11 +97,12 @@ class FabricPlugin(SimplePlugin):
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
-        """Let a replayer know the experiment workflow."""
+        """Let a replayer know the workflows."""
         from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
+        from temporal_fabric.workflows.notify import Notify  # noqa: PLC0415
 
         config = super().configure_replayer(config)
-        config["workflows"] = [*config.get("workflows", []), Experiment]
+        config["workflows"] = [*config.get("workflows", []), Experiment, Notify]
         return config
 
     def _activities(self, queue: str) -> Sequence[Callable[..., Any]]:
@@ -110,12 +112,13 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.attempt import Attempt  # noqa: PLC0415
         from temporal_fabric.activities.backends import Backends  # noqa: PLC0415
         from temporal_fabric.activities.control import Control  # noqa: PLC0415
+        from temporal_fabric.activities.notify import Notify  # noqa: PLC0415
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
         from temporal_fabric.activities.seal import Seal  # noqa: PLC0415
 
         if queue == names.QUEUE:
-            return [Seal(self.desk).seal]
+            return [Seal(self.desk).seal, Notify(self.desk).notify]
         if queue.startswith(_POOL):
             told = Backends(self.desk).backends
             return [Acquire(self.desk).acquire, Plan(self.desk).plan, told]

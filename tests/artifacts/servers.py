@@ -58,7 +58,7 @@ class WebServer:
         self.ca_file = folder / "cert.pem"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(_certificate(self.ca_file))
+        context.load_cert_chain(certificate(self.ca_file))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -239,7 +239,8 @@ class S3Server:
         return text
 
 
-def _certificate(path: Path) -> Path:
+def certificate(path: Path) -> Path:
+    """Write a certificate for `HOST` and its key into one file; return its path."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
