@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ActivityError, ApplicationError
 
@@ -250,6 +253,36 @@ async def test_a_repeated_request_is_not_told_again(
     await again.result()
 
     assert len(await _deliveries(fabric.client)) == len(receiver.posts()) == 1
+
+
+async def test_a_reset_run_tells_only_what_it_does_anew(
+    telling: tuple[FabricEnvironment, Fabric], receiver: Receiver
+) -> None:
+    """A Reset of the last decision tells the end again, as another run's, and nothing before."""
+    _, fabric = telling
+    rule = {"on": ["RUNNING", "ended"], "url": receiver.url}
+    handle = await fabric.submit(shell("true", notify=[rule]))
+    await handle.result()
+    begun = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED
+    events = (await handle.workflow.fetch_history()).events
+    last = [event for event in events if event.event_type == begun][-1]
+    decided = last.start_child_workflow_execution_initiated_event_attributes
+    run = (await handle.workflow.describe()).run_id
+    await fabric.client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=handle.workflow_id, run_id=run),
+            reason="again",
+            workflow_task_finish_event_id=decided.workflow_task_completed_event_id,
+            request_id=f"reset-{handle.id}",
+        )
+    )
+    again = fabric.client.get_workflow_handle(handle.workflow_id)
+    await again.result()
+    await _until(lambda: len(receiver.events()) == 3)
+
+    told = [(event["state"], event["run_id"] == run) for event in receiver.events().values()]
+    assert sorted(told) == [("RUNNING", True), ("SUCCEEDED", False), ("SUCCEEDED", True)]
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:

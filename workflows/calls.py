@@ -27,20 +27,19 @@ FOREVER = timedelta(days=3650)
 HEARTBEAT = timedelta(seconds=10)
 QUEUED_HEARTBEAT = timedelta(seconds=30)  # a thousand may wait, and each beat is a write
 CONTROL_LIMIT = timedelta(seconds=60)
+NOTIFY_LIMIT = timedelta(seconds=60)
+NOTIFY_FOR = timedelta(days=1)
 
 STEADY = RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=1.0)
-NOTIFY_FOR = timedelta(days=1)
-NOTIFY_LIMIT = timedelta(seconds=60)
-
-RARE = RetryPolicy(
-    initial_interval=timedelta(seconds=1),
-    backoff_coefficient=2.0,
-    maximum_interval=timedelta(minutes=10),
-)
 PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=30),
+)
+RARE = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(minutes=10),
 )
 
 
