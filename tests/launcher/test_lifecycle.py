@@ -169,9 +169,10 @@ async def test_launcher_of_a_payload(place: Place) -> None:
 
 
 async def test_needs_its_own_folder_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The launcher's side runs from a copy of its folder, without the rest of the package."""
+    """Its side runs from a copy of its folder and the fail points, without the rest."""
     copied = folder / "temporal_fabric" / "launcher"
     shutil.copytree(SOURCE / "temporal_fabric" / "launcher", copied)
+    shutil.copy(SOURCE / "temporal_fabric" / "failpoints.py", copied.parent)
     monkeypatch.setattr(client_module, "_STARTER", copied / "starter.py")
     place = Place(folder)
     client = await place.connect()

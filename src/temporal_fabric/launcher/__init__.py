@@ -1,8 +1,8 @@
 """A process per host that runs payloads, outlives the worker and remembers every attempt.
 
 The worker's side is `LauncherClient`. The launcher's side is started from file paths without
-site-packages, so every module here except the client's imports the standard library and its
-siblings only. Names are imported on first use.
+site-packages, so every module here except the client's imports the standard library, its
+siblings and `temporal_fabric.failpoints` only. Names are imported on first use.
 """
 
 from __future__ import annotations
