@@ -25,7 +25,9 @@ demo: $(READY)  ## Three experiments; the worker is killed in the middle, all of
 test: $(READY)  ## Every test, on real servers and processes.
 	@sh tests/backends/setup.sh
 	@echo "==> tests: real Temporal server, real processes; some minutes"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/flows; code=$$?; \
+	    echo "==> tests of the flows, in a process of their own: JAX makes a process large and unfit to fork"; \
+	    $(BIN)/python -m pytest tests/flows && exit $$code
 
 check: $(READY)  ## Lint, types, layers, package contents.
 	@echo "==> ruff"        && $(BIN)/ruff check . && $(BIN)/ruff format --check .

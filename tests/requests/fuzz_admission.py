@@ -137,7 +137,8 @@ def guided(count: int, seed: int, seconds: float) -> None:
     for number, body in enumerate(seeds()):
         (corpus / str(number)).write_bytes(body)
     limits = [f"-runs={count}", f"-seed={seed}", f"-max_total_time={int(seconds)}"]
-    limits += ["-max_len=4096", "-rss_limit_mb=1024"]
+    # What breaks the contract is kept beside the corpus; the message says where.
+    limits += ["-max_len=4096", "-rss_limit_mb=2048", f"-artifact_prefix={corpus}-"]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], _run_one)
     atheris.Fuzz()
 
