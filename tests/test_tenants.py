@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +12,12 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import Fabric, RequestRejected, names
-from temporal_fabric.connection import connect
 from temporal_fabric.testing.environment import FabricEnvironment
 from tests.bodies import shell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from temporal_fabric.handle import ExperimentHandle
 
@@ -44,23 +41,8 @@ principals = ["alice@example.org"]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def environment() -> AsyncIterator[FabricEnvironment]:
     """A server whose worker knows some tenants."""
-    home = Path(tempfile.mkdtemp(prefix="fab"))
-    (home / "fabric.toml").write_text(_CONFIG)
-    found = FabricEnvironment(home)
-    found.start_server()
-    try:
-        found.start_worker()
+    async with FabricEnvironment.fresh(config=_CONFIG) as found:
         yield found
-    finally:
-        await found.close()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fabric(environment: FabricEnvironment) -> Fabric:
-    """A connected client."""
-    client = await connect(environment.settings, address=environment.address)
-    return Fabric(client, environment.settings)
 
 
 def _kept(environment: FabricEnvironment, tenant: str) -> set[str]:
