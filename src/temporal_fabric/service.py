@@ -21,7 +21,7 @@ from temporal_fabric.plugin import FabricPlugin
 from temporal_fabric.store import local_path, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from temporal_fabric.config import Settings
 
@@ -77,16 +77,33 @@ async def serve(
             stack.push_async_callback(desk.aclose)
             metrics = stack.enter_context(desk.observer.serving(desk.places))
             workers = [Worker(client, task_queue=queue) for queue in queues]
-            for worker in workers:
-                await stack.enter_async_context(worker)
             sweeping = asyncio.create_task(sweep(desk, client))
+            stack.callback(sweeping.cancel)
             if ready is not None:
                 about = {"host": desk.host, "queues": queues, "backends": list(desk.backends)}
                 ready(about | {"metrics": metrics})
-            await stop.wait()
-            sweeping.cancel()
-            log.info("detaching: payloads go on without this worker")
-            await asyncio.gather(*(worker.shutdown() for worker in workers))
+            await _poll(workers, stop)
+
+
+async def _poll(workers: Sequence[Worker], stop: asyncio.Event) -> None:
+    """Run the workers until told to stop or one of them fails, then end all of them.
+
+    Not as nested contexts: several workers fail together when the server refuses them, and
+    each failure would cancel the task in which another one is being shut down.
+
+    Raises:
+        Exception: the first failure of a worker.
+    """
+    runs = [asyncio.create_task(worker.run()) for worker in workers]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([stopping, *runs], return_when=asyncio.FIRST_COMPLETED)
+        log.info("detaching: payloads go on without this worker")
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*runs)
+    finally:
+        for task in (stopping, *runs):
+            task.cancel()
 
 
 @contextmanager
