@@ -168,8 +168,8 @@ class _Run:
 
     async def _watch(self, status: JobStatus) -> JobStatus:
         handle = JobHandle(self._key, status.native_id)
-        if status.phase is Phase.RUNNING:
-            status = await self._adapter.wait(handle, _BRIEF_S)
+        # Also of a job that was found ended: what it wrote may still lie with its backend.
+        status = await self._adapter.wait(handle, _BRIEF_S)
         self._native_id = status.native_id
         if status.started_at is not None:
             self._state, self._started_at = State.RUNNING, status.started_at
@@ -282,6 +282,7 @@ class _Run:
             folder=self._place.folder,
             checkpoints=self._place.checkpoints,
             number=asked.number,
+            say=self._say,
             env=around
             | payload_environment()
             | ({"FABRIC_DEADLINE": asked.deadline} if asked.deadline else {})

@@ -76,5 +76,6 @@ class Backends:
             labels=found.labels,
             isolation=dict(found.detail.get("isolation", {})),
             usd_per_hour=found.usd_per_hour,
-            unusable=told.unusable or ("" if found.healthy else "the backend is not healthy"),
+            unusable=told.unusable
+            or ("" if found.healthy else found.unusable or "the backend is not healthy"),
         )

@@ -29,7 +29,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from temporal_fabric.requests.models import ExecutionRequest
@@ -83,6 +83,10 @@ class Verdict:
         return tuple(shortfall.reason for shortfall in self.shortfalls)
 
 
+def _to_nobody(_: str) -> None:
+    """Take what is said and do nothing with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
     """Everything an adapter needs to start an attempt."""
@@ -97,7 +101,10 @@ class AttemptSpec:
 
     number: int
     env: dict[str, str] = field(default_factory=dict[str, str])
-    """The ``FABRIC_...`` variables the payload sees."""
+    """The ``FABRIC_...`` variables the payload sees, with paths of the worker's host."""
+
+    say: Callable[[str], None] = _to_nobody
+    """Takes what is being done before the payload begins, for people who wait."""
 
 
 class Phase(StrEnum):
@@ -159,6 +166,9 @@ class Inventory:
     labels: dict[str, Any] = field(default_factory=dict[str, Any])
     usd_per_hour: float | None = None
     """Price of one place; None where the backend names none."""
+
+    unusable: str = ""
+    """Why an unhealthy backend can take nothing, then a colon, then what to do."""
 
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -228,7 +238,10 @@ class Adapter(Protocol):
         """Return the state at the end of the job, or after ``limit_s`` seconds.
 
         RUNNING therefore means that the time is up. An end is told as soon as the backend
-        knows it, and when what the payload wrote is in the attempt's folder.
+        knows it, and when what the payload wrote is in the attempt's folder: outputs, standard
+        output and error, error file, telemetry and checkpoints. Called after the end, it
+        carries over what is not there yet. While the job runs, the same things arrive there
+        as well as the backend allows.
 
         Raises:
             BackendUnknown: no trustworthy answer.

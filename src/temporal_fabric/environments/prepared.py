@@ -39,7 +39,8 @@ async def prepare(
     ``environment.txt``. Many attempts may call this at once; each environment is built once.
 
     Args:
-        request: An admitted request; one without an environment needs nothing.
+        request: An admitted request; one without an environment needs nothing, and an image is
+            the backend's to have.
         folder: Where environments are kept, one folder per digest.
         place: The attempt's folders, which exist.
         fetch: Brings what lies elsewhere.
@@ -54,7 +55,7 @@ async def prepare(
             the attempt's error file.
     """
     asked = request.environment
-    if asked is None:
+    if asked is None or asked.image is not None:
         return {}
     # An earlier worker may have failed here and died before anybody heard of it.
     (place.folder / _ERROR).unlink(missing_ok=True)
