@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from temporal_fabric.requests.models import ExecutionRequest
-    from temporal_fabric.requests.resources import Gpu, Resource
+    from temporal_fabric.requests.resources import Cpu, Gpu, Memory, Resource
 
 
 def kinds(request: ExecutionRequest, *runs: str) -> Iterator[Shortfall]:
@@ -100,20 +100,27 @@ def resources(
 def _lack(resource: Resource, cores: float, memory_gb: float, gpus: int) -> tuple[str, str] | None:
     """Return what is missing for one resource and what to change, or None where it fits."""
     if resource.type == "cpu":
-        if resource.cores <= cores:
-            return None
-        return (f"needs {resource.cores:g} cores, has {cores}", f"set {{at}}/cores to {cores}")
+        return _lacking_cores(resource, cores)
     if resource.type == "memory":
-        if resource.size_gb <= memory_gb:
-            return None
-        fits = int(memory_gb)
-        text = f"needs {resource.size_gb:g} GB of memory, has {memory_gb:.1f} GB"
-        return (text, f"set {{at}}/size_gb to {fits}")
+        return _lacking_memory(resource, memory_gb)
     if resource.type == "gpu" and gpus:
         return _lacking_gpu(resource, gpus)
     if resource.type == "nodes" and resource.count == 1:
         return None
     return (f"needs a resource of type {resource.type!r}, has none", "drop {at}")
+
+
+def _lacking_cores(resource: Cpu, cores: float) -> tuple[str, str] | None:
+    if resource.cores <= cores:
+        return None
+    return (f"needs {resource.cores:g} cores, has {cores:g}", f"set {{at}}/cores to {cores:g}")
+
+
+def _lacking_memory(resource: Memory, memory_gb: float) -> tuple[str, str] | None:
+    if resource.size_gb <= memory_gb:
+        return None
+    text = f"needs {resource.size_gb:g} GB of memory, has {memory_gb:.1f} GB"
+    return (text, f"set {{at}}/size_gb to {int(memory_gb)}")
 
 
 def _lacking_gpu(resource: Gpu, gpus: int) -> tuple[str, str] | None:
