@@ -137,7 +137,12 @@ def _compiled(file: Path, *, deterministic: bool = False) -> tuple[FlowSpec, Com
     from temporal_fabric.flows.judging import check_profile  # noqa: PLC0415
 
     check_profile(spec)
-    return spec, compile_flow(spec, file.parent)
+    compiled = compile_flow(spec, file.parent)
+    if spec.certification.refinement_test:
+        from temporal_fabric.flows.refining import check_mesh  # noqa: PLC0415
+
+        check_mesh(spec, file.parent)
+    return spec, compiled
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 
 from temporal_fabric.errors import Problem as Fault
 from temporal_fabric.errors import RequestRejected
+from temporal_fabric.flows.adjusting import resolved
 from temporal_fabric.flows.building import Builder, entry_point
 from temporal_fabric.flows.certificates.curvature import beta_up
 from temporal_fabric.flows.certificates.hessian import hessians
@@ -22,7 +23,7 @@ from temporal_fabric.flows.data import DataFault
 from temporal_fabric.flows.energy import QuadraticForm, SmoothTerm
 from temporal_fabric.flows.losses import Squared
 from temporal_fabric.flows.manifolds import Euclidean, Manifold, Product, Spd, Sphere, Stiefel
-from temporal_fabric.flows.observables import Invariant, Observables, Physics
+from temporal_fabric.flows.observables import Holdout, Invariant, Observables, Physics
 from temporal_fabric.flows.operators import Identity
 from temporal_fabric.flows.precision import unit_roundoff
 from temporal_fabric.flows.scales import Scales
@@ -66,6 +67,11 @@ class Compiled:
         return self.problem.energy
 
     @property
+    def is_quadratic(self) -> bool:
+        """Whether f is quadratic."""
+        return all(_is_quadratic(term) for term in self.energy.smooth)
+
+    @property
     def W(self) -> dict[str, Any]:  # noqa: N802 - the field's name
         """The lens of each slot's prox; the identity where it has none."""
         lenses: dict[str, Any] = {
@@ -99,6 +105,7 @@ def compile_flow(spec: FlowSpec, folder: Path | None = None) -> Compiled:
     Raises:
         RequestRejected: with every term whose data does not fit, or a bound that is not known.
     """
+    spec = resolved(spec)
     builder = Builder(spec, folder or Path())
     try:
         _is_deterministic(spec)
@@ -300,4 +307,18 @@ def _observables(builder: Builder, start: State) -> Observables:
         operator = builder.operator(stated.operator, tuple(start[stated.variable].shape))
         target = builder.array(stated.target, operator.out_shape, f"/physics/{name}/target")
         equations.append(Physics({stated.variable: operator}, target, stated.tolerance))
-    return Observables(tuple(found), tuple(equations))
+    held = tuple(_holdout(builder, start, name) for name in spec.holdout)
+    return Observables(tuple(found), tuple(equations), held)
+
+
+def _holdout(builder: Builder, start: State, name: str) -> Holdout:
+    stated = builder.spec.holdout[name]
+    operator = builder.operator(stated.operator, tuple(start[stated.variable].shape))
+    target = builder.array(stated.target, operator.out_shape, f"/holdout/{name}/target")
+    entries = jnp.ones_like(target)
+    if stated.entries is not None:
+        marked = builder.array(stated.entries, operator.out_shape, f"/holdout/{name}/entries")
+        entries = (marked != 0).astype(target.dtype)
+    if not bool(jnp.any(entries != 0)):
+        raise DataFault("E_FLOW", f"/holdout/{name}/entries", "holds nothing out; mark some with 1")
+    return Holdout(operator, target, entries, stated.variable, stated.noise)

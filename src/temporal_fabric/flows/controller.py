@@ -31,7 +31,7 @@ from temporal_fabric.flows.commands import (
     Try,
 )
 from temporal_fabric.flows.controller_state import ControllerState, Policy
-from temporal_fabric.flows.remedies import remedy
+from temporal_fabric.flows.remedies import chosen, remedy
 from temporal_fabric.flows.reports import (
     Advanced,
     Begin,
@@ -140,8 +140,11 @@ class _Turn:
             self._record(RunEvent.SPEC_LINT_FAIL, problems=list(report.problems))
             self.red(Reason.REFUSED, "; ".join(report.problems), told=True)
             return
-        self._set(colour=Colour.AMBER, phase=1)
-        self._record(RunEvent.LENS_SELECTED, lens=report.lens)
+        settings, lenses = chosen(report)
+        self._set(colour=Colour.AMBER, phase=1, settings=settings, lenses=lenses)
+        self._record(
+            RunEvent.LENS_SELECTED, lens=settings.lens or report.lens, probes=dict(report.probes)
+        )
         self._record(RunEvent.FLOW_POLICY_APPLIED, family=report.family)
         if not self._stopped():
             self._ask(Certify(self.state.settings))
@@ -288,22 +291,18 @@ class _Turn:
 
     def _remedy(self, gate: Gate) -> None:
         attempt, attempts = self.state.attempts + 1, self.policy.attempts
+        allowed, old = self.policy.allowed, self.state.settings
+        allowed = replace(allowed, lenses=self.state.lenses or allowed.lenses)
         changed = None
         if attempt <= attempts:
-            changed = remedy(
-                gate,
-                self.state.settings,
-                self.policy.allowed,
-                attempt=attempt,
-                attempts=attempts,
-            )
+            changed = remedy(gate, old, allowed, attempt=attempt, attempts=attempts)
         if changed is None:
             why = "; ".join(one.sentence or one.name for one in gate.failing)
             missing = ", ".join(gate.missing)
             message = why or f"not looked at: {missing}"
             self.red(Reason.CERT_FAIL, message, told=True)
             return
-        if changed.lens != self.state.settings.lens:
+        if changed.lens != old.lens:
             self._record(RunEvent.LENS_SELECTED, lens=changed.lens, changes_energy=True)
         self._set(attempts=attempt, settings=changed)
         self._ask(Certify(changed))

@@ -67,6 +67,9 @@ class ControllerState:
     tuning: bool = True
     """False once the tuner has no move or no trial left."""
 
+    lenses: tuple[str, ...] = ()
+    """The lenses left to try as a remedy, in this order; empty: those that the policy allows."""
+
     attempts: int = 0
     rollbacks: int = 0
     iteration: int = 0
@@ -105,6 +108,7 @@ class ControllerState:
             return None if data[name] is None else read(data[name])
 
         made: dict[str, Any] = {
+            "lenses": tuple(data.get("lenses", ())),
             "colour": Colour(data["colour"]),
             "settings": settings_from_json(data["settings"]),
             "saved": maybe("saved", settings_from_json),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.precision import F64
     from temporal_fabric.flows.spec import FlowSpec
 
-__all__ = ["DataFault", "Datasets"]
+__all__ = ["DataFault", "Datasets", "block_means"]
 
 
 class DataFault(Exception):
@@ -105,10 +105,15 @@ def _from_file(name: str, one: Any, folder: Path) -> F64:
     except (OSError, ValueError, KeyError, EOFError) as error:
         message = f"cannot be read as .npy or .npz: {error}"
         raise DataFault("E_DATA", place, message) from None
-    return _shrunk(name, array, one.shrink)
+    return block_means(name, array, one.shrink)
 
 
-def _shrunk(name: str, array: F64, by: int) -> F64:
+def block_means(name: str, array: F64, by: int) -> F64:
+    """Return the means of squares (cubes) with a side of ``by``.
+
+    Raises:
+        DataFault: A side is no multiple of it.
+    """
     if any(n % by for n in array.shape):
         message = f"does not divide {list(array.shape)}; use a divisor of every side"
         raise DataFault("E_DATA", f"/data/{name}/shrink", message)

@@ -16,8 +16,15 @@ from temporal_fabric.flows.certificates import descent
 from temporal_fabric.flows.certificates.certify import Plan, certify
 from temporal_fabric.flows.certificates.decision import Decision, decide
 from temporal_fabric.flows.certificates.gap import duality_gap, gap
+from temporal_fabric.flows.certificates.hamiltonian import rest
 from temporal_fabric.flows.certificates.manifold import armijo, feasibility
-from temporal_fabric.flows.certificates.observed import Drift, finite, invariants
+from temporal_fabric.flows.certificates.observed import (
+    Drift,
+    finite,
+    holdout,
+    invariants,
+    physics,
+)
 from temporal_fabric.flows.certificates.profiles import (
     Profile,
     ProfileName,
@@ -26,9 +33,12 @@ from temporal_fabric.flows.certificates.profiles import (
     profile_for,
 )
 from temporal_fabric.flows.certificates.record import Finding, Kind
+from temporal_fabric.flows.certificates.refinement import refinement
 from temporal_fabric.flows.certificates.stationarity import kkt, strong_gap
 from temporal_fabric.flows.chunk import run_chunk
+from temporal_fabric.flows.leapfrog_trials import flights
 from temporal_fabric.flows.precision import CERT_DTYPE, cast
+from temporal_fabric.flows.schemes.hamiltonian import HamiltonianDamped
 from temporal_fabric.flows.schemes.primal_dual import Duals
 from temporal_fabric.flows.schemes.proximal import Proximal
 from temporal_fabric.flows.states import norm
@@ -43,14 +53,21 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.spec import FlowSpec
     from temporal_fabric.flows.states import State
 
-__all__ = ["at_exit", "before", "check_profile", "during", "profile_of"]
+__all__ = ["at_exit", "before", "check_profile", "during", "energy_of", "profile_of"]
+
+_FLIGHTS = frozenset({"energy_order", "reversal"})
+"""Found before the run, and asked for at its end."""
 
 _TRIAL = 5
 """Steps by which a flow on a manifold shows that it descends."""
 
 
-def profile_of(spec: FlowSpec) -> Profile:
+def profile_of(spec: FlowSpec, *, polished: bool = False) -> Profile:
     """Return the profile that a specification chose, with its bounds.
+
+    Args:
+        spec: The specification.
+        polished: Whether float64 steps have followed a float32 flow.
 
     Raises:
         ValueError: The scheme has no theorem under it, or a tolerance names no bound.
@@ -58,7 +75,7 @@ def profile_of(spec: FlowSpec) -> Profile:
     certification = spec.certification
     name = ProfileName(certification.profile)
     scheme = Scheme(spec.flow.family)
-    profile = profile_for(name, scheme=scheme, dtype=spec.dtype)
+    profile = profile_for(name, scheme=scheme, dtype=spec.dtype, polished=polished)
     bounds = dict(certification.tolerances)
     if name is ProfileName.STRICT:
         bounds = {"eta_dd": spec.gap_dial.eta_max, "gamma_low": spec.gap_dial.gamma_min} | bounds
@@ -89,7 +106,7 @@ def before(compiled: Compiled) -> tuple[Decision, tuple[Finding, ...]]:
         method="specification read and compiled",
         found="the specification has no problems",
     )
-    found = (lint, *findings, *_armijo(compiled))
+    found = (lint, *findings, *_armijo(compiled), *_flights(compiled))
     return decide(profile_of(spec), found, Stage.BEFORE), found
 
 
@@ -107,7 +124,13 @@ def during(compiled: Compiled, chunk: Chunk) -> Decision:
 
 
 def at_exit(
-    compiled: Compiled, carry: Carry, findings: tuple[Finding, ...], *, dual: float | None = None
+    compiled: Compiled,
+    carry: Carry,
+    findings: tuple[Finding, ...],
+    *,
+    dual: float | None = None,
+    coarser: tuple[float, float] | None = None,
+    polished: bool = False,
 ) -> tuple[Decision, float | None]:
     """Return the decision on a result, and the largest dual value seen so far.
 
@@ -116,6 +139,8 @@ def at_exit(
         carry: Where it stands.
         findings: Of `before`.
         dual: The largest dual value seen so far in the run.
+        coarser: Energies at 4 and 2 times the mesh width, where a test of refinement is wanted.
+        polished: Whether float64 steps have followed a float32 flow.
     """
     gamma = next(one for one in findings if one.name == "gamma_low")
     mapping, curvature = _mapping(compiled, carry.z)
@@ -125,11 +150,23 @@ def at_exit(
     if mapping is not None:
         size = float(norm(carry.z))
         named.append(kkt(mapping, size, float(compiled.problem.alpha), curvature))
-    named += _feasible(compiled, carry.z)
+    named += [*_feasible(compiled, carry.z), *_observed(compiled, carry.z)]
+    named += [one for one in findings if one.name in _FLIGHTS]
+    if isinstance(compiled.scheme, HamiltonianDamped):
+        momentum, position = float(norm(carry.extra)), float(norm(carry.z))
+        named.append(rest(momentum, position, float(compiled.problem.beta_up)))
+    if coarser is not None:
+        named.append(_refined(compiled, carry.z, coarser))
     best = dual
     if not isinstance(found, str) and math.isfinite(found.dual):
         best = found.dual if dual is None else max(dual, found.dual)
-    return decide(profile_of(compiled.spec), named, Stage.EXIT), best
+    return decide(profile_of(compiled.spec, polished=polished), named, Stage.EXIT), best
+
+
+def energy_of(compiled: Compiled, z: State) -> float:
+    """Return E at a state, in float64."""
+    energy, wide = cast((compiled.energy, z), CERT_DTYPE)
+    return float(energy.value(wide))
 
 
 def _plan(compiled: Compiled) -> Plan:
@@ -162,6 +199,31 @@ def _armijo(compiled: Compiled) -> Iterator[Finding]:
             compiled.scheme, compiled.problem, carry, iterations=_TRIAL, sample_every=_TRIAL
         )
         yield armijo(trial.worst_violation)
+
+
+def _flights(compiled: Compiled) -> Iterator[Finding]:
+    if isinstance(compiled.scheme, HamiltonianDamped):
+        yield from flights(compiled)
+
+
+def _observed(compiled: Compiled, z: State) -> Iterator[Finding]:
+    """Measure what was declared, in float64, with the operators that ran."""
+    observables, wide = cast((compiled.observables, z), CERT_DTYPE)
+    for equations in observables.physics:
+        yield physics(float(equations.residual(wide)), equations.tolerance)
+    for held in observables.holdouts:
+        square, count = held.residual(wide)
+        yield holdout(float(square), int(count), held.noise)
+
+
+def _refined(compiled: Compiled, z: State, coarser: tuple[float, float]) -> Finding:
+    stated = compiled.spec.certification
+    return refinement(
+        *coarser,
+        energy_of(compiled, z),
+        order=stated.refinement_order,
+        tolerance=stated.refinement_tolerance,
+    )
 
 
 def _drifts(compiled: Compiled, carry: Carry) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.flows.policy_linting import policies
+from temporal_fabric.flows.term_kinds import SMOOTH, WAVELETS
 from temporal_fabric.shapes import is_rows, is_table
 
 if TYPE_CHECKING:
@@ -18,9 +20,6 @@ __all__ = ["contradictions"]
 Path = tuple[str | int, ...]
 Finding = tuple[Path, str]
 
-_SMOOTH = ("quadratic", "tikhonov", "huber", "kl", "quadratic_form")
-_WAVELETS = ("haar", "db4", "db8")
-
 
 def contradictions(tree: dict[str, Any]) -> Iterator[Finding]:
     """Return every place where the parts of a specification do not fit together."""
@@ -29,15 +28,17 @@ def contradictions(tree: dict[str, Any]) -> Iterator[Finding]:
     yield from _slots(slots, data)
     yield from _data(data, operators)
     yield from _operators(data, operators)
-    for name, one in _table(tree, "physics").items():
-        if is_table(one):
-            yield from _names(("physics", name), one, slots, data, operators)
+    for group in ("physics", "holdout"):
+        for name, one in _table(tree, group).items():
+            if is_table(one):
+                yield from _names((group, name), one, slots, data, operators)
     for number, term in terms:
         yield from _names(("terms", number), term, slots, data, operators)
         yield from _numbers(("terms", number), term)
         yield from _lens(("terms", number), term, slots)
     yield from _family(_table(tree, "flow").get("family", "proximal"), terms, slots)
     yield from _schedule(tree, terms)
+    yield from policies(tree, terms)
 
 
 def _table(tree: Any, key: str) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def _slots(slots: dict[str, Any], data: dict[str, Any]) -> Iterator[Finding]:
         if not is_table(slot):
             continue
         path: Path = ("state", name)
-        yield from _unknown((*path, "initial"), slot.get("initial"), data, "data")
+        for key in ("initial", "reference"):
+            yield from _unknown((*path, key), slot.get(key), data, "data")
         shape = tuple(_rows(slot, "shape"))[1 if slot.get("product") else 0 :]
         manifold = slot.get("manifold", "euclidean")
         wanted = {"so3": (3, 3), "se3": (4, 4)}.get(manifold, shape)
@@ -135,7 +137,7 @@ def _names(
     known = {*operators, "identity"}
     yield from _unknown((*path, "variable"), term.get("variable", "x"), slots, "state")
     yield from _unknown((*path, "operator"), term.get("operator"), known, "operators")
-    for key in ("target", "linear", "labels"):
+    for key in ("target", "linear", "labels", "entries"):
         yield from _unknown((*path, key), term.get(key), data, "data")
     for slot, name in _table(term, "also").items():
         yield from _unknown((*path, "also", slot), slot, slots, "state")
@@ -162,7 +164,7 @@ def _numbers(path: Path, term: dict[str, Any]) -> Iterator[Finding]:
 
 def _lens(path: Path, term: dict[str, Any], slots: dict[str, Any]) -> Iterator[Finding]:
     lens = _table(term, "lens")
-    wavelet = term.get("wavelet") or (lens.get("type") if lens.get("type") in _WAVELETS else None)
+    wavelet = term.get("wavelet") or (lens.get("type") if lens.get("type") in WAVELETS else None)
     if term.get("type") in ("wavelet_l1", "tree") and wavelet is None:
         wavelet = "haar"
     if lens.get("type") == "graph" and lens.get("edges") is None:
@@ -188,7 +190,7 @@ def _family(
 ) -> Iterator[Finding]:
     rough: dict[str, list[int]] = {}
     for number, term in terms:
-        if term.get("type") not in _SMOOTH:
+        if term.get("type") not in SMOOTH:
             rough.setdefault(str(term.get("variable", "x")), []).append(number)
     curved = [
         name for name in slots if _table(slots, name).get("manifold", "euclidean") != "euclidean"
@@ -212,7 +214,7 @@ def _family(
             )
     for number, term in terms:
         redundant = _table(term, "lens").get("type") == "graph"
-        if term.get("type") == "tv" or (redundant and term.get("type") not in _SMOOTH):
+        if term.get("type") == "tv" or (redundant and term.get("type") not in SMOOTH):
             yield (
                 ("terms", number),
                 f"has no closed prox, which {family} needs; use primal_dual",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.operators import Operator
     from temporal_fabric.flows.states import State
 
-__all__ = ["Invariant", "Observables", "Physics"]
+__all__ = ["Holdout", "Invariant", "Observables", "Physics"]
 
 
 @jax.tree_util.register_dataclass
@@ -70,11 +70,33 @@ class Physics:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Holdout:
+    """Data that no term has seen."""
+
+    operator: Operator
+    target: Array
+    entries: Array
+    """1 where an entry is held out, else 0."""
+
+    variable: str = static()
+    noise: float = static()
+    """Standard deviation."""
+
+    def residual(self, state: State) -> tuple[Array, Array]:
+        """Return |A x - q|^2 over what is held out, and how many entries that are."""
+        apart = (self.operator.matvec(state[self.variable]) - self.target) * self.entries
+        return jnp.sum(apart**2), jnp.sum(self.entries)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Observables:
     """Everything that a run measures of its state beside its energy."""
 
     invariants: tuple[Invariant, ...] = ()
     physics: tuple[Physics, ...] = ()
+    holdouts: tuple[Holdout, ...] = ()
+    """Looked at in the end only: what is looked at on the way is no longer held out."""
 
     def row(self, state: State) -> dict[str, Any]:
         """Return the largest drift and residual; nothing for what is not declared."""

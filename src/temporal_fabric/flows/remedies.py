@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from temporal_fabric.flows.reports import Failing, Gate
+    from temporal_fabric.flows.reports import Failing, Gate, Linted
 
-__all__ = ["Allowed", "Settings", "remedy"]
+__all__ = ["Allowed", "Settings", "chosen", "remedy"]
 
 LENS, MU, STEP = "lens", "mu", "step"
 
@@ -72,6 +72,17 @@ class Allowed:
 
     mu_first: float = 1e-6
     """Smallest mu that is worth a try."""
+
+
+def chosen(report: Linted) -> tuple[Settings, tuple[str, ...]]:
+    """Return the settings to begin with, and the lenses that are left as remedies."""
+    best, lenses = report.lens, report.lenses
+    if lenses:
+        best = lenses[0]
+    settings = Settings(
+        lens="" if best == report.lens else best, lambdas=report.lambdas or Settings().lambdas
+    )
+    return settings, lenses[1:] if best == report.lens else lenses
 
 
 def remedy(

@@ -6,7 +6,7 @@ Plain data of the standard library: workflow code uses it, and it travels as JSO
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.flows.certificates.decision import Colour
@@ -109,7 +109,17 @@ class Linted:
 
     problems: tuple[str, ...] = ()
     lens: str = ""
+    """As it is written."""
+
     family: str = ""
+    lenses: tuple[str, ...] = ()
+    """The lens policy's candidates, the one that fits best first; empty without a policy."""
+
+    probes: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Any])
+    """What was measured of each candidate."""
+
+    lambdas: tuple[float, ...] = ()
+    """Factors of lambda to begin with, one for each scale; empty: as it is written."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,7 +166,7 @@ def policy_of(spec: FlowSpec) -> Policy:
     own = lens_name(spec)
     lenses = [one.type for one in spec.lens.candidates] if spec.lens else []
     tuner = None
-    if dial.target_sparsity is not None:
+    if dial.target_sparsity is not None or spec.sparsity.adaptive_rule != "none":
         tuner = TunerPolicy(
             scales=scales_of(spec),
             cap=dial.lambda_move_cap,
@@ -178,6 +178,7 @@ def policy_of(spec: FlowSpec) -> Policy:
         chunk=math.ceil(_CHUNK / every) * every,
         warm_up=math.ceil(_WARM_UP / every) * every,
         wall_s=budget.wall_s,
+        polish=spec.flow.polish or 0,
         allowed=Allowed(lenses=tuple(one for one in lenses if one != own)),
         tuner=tuner,
     )
@@ -334,6 +335,7 @@ class _Run:
         self.files.describe(
             {
                 "settings": asdict(self.state.settings),
+                "polished": self.session.polished,
                 "transforms": {"validation": validation(decisions, self.spec.seed)},
                 "verdict": result.verdict,
             }

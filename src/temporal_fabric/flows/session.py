@@ -17,13 +17,16 @@ import numpy as np
 
 from temporal_fabric.errors import CapsuleError, RequestRejected
 from temporal_fabric.flows import judging
-from temporal_fabric.flows.adjusting import adjusted, lens_name
+from temporal_fabric.flows.adjusting import adjusted, lambda_of, lens_name
 from temporal_fabric.flows.checkpoint import RNG_KEY, Checkpoint
 from temporal_fabric.flows.chunk import run_chunk
 from temporal_fabric.flows.commands import Advance, Certify, Lint, Polish, Try, settings_from_json
 from temporal_fabric.flows.compiling import compile_flow
+from temporal_fabric.flows.lens_choice import probed, ranked, seeds, universal_lambda
+from temporal_fabric.flows.polishing import begun, widened
+from temporal_fabric.flows.refining import check_mesh, coarser_energies
 from temporal_fabric.flows.remedies import Settings
-from temporal_fabric.flows.reports import Advanced, Certified, Gate, Linted, Tried
+from temporal_fabric.flows.reports import Advanced, Certified, Gate, Linted, Polished, Tried
 from temporal_fabric.flows.telemetry import rows_of
 
 if TYPE_CHECKING:
@@ -74,7 +77,10 @@ class Session:
         self._carry: Carry | None = None
         self._findings: tuple[Finding, ...] = ()
         self._dual: float | None = None
+        self._coarser: tuple[float, float] | None = None
         self._trials = 0
+        self.polished = False
+        """Whether the result is that of phase 3, in float64."""
 
     @property
     def compiled(self) -> Compiled:
@@ -99,12 +105,12 @@ class Session:
         if isinstance(question, Try):
             return self._try(question)
         if isinstance(question, Polish):
-            raise NotImplementedError("phase 3 has no polish yet; leave Policy.polish at 0")
+            return self._polish(question)
         return self._advance(question)
 
     def restart(self) -> None:
         """Go back to the start, under the settings in force."""
-        self._carry, self._dual = None, None
+        self._carry, self._dual, self.polished = None, None, False
 
     def snapshot(self) -> Checkpoint:
         """Return everything that `restore` needs; arrays are not copied."""
@@ -118,6 +124,7 @@ class Session:
             "settings": asdict(self.settings),
             "dual": self._dual,
             "trials": self._trials,
+            "polished": self.polished,
             "references": references,
             "seed": self.spec.seed,
         }
@@ -130,6 +137,9 @@ class Session:
             CapsuleError: It is of another flow: its arrays do not fit.
         """
         self._put(settings_from_json(checkpoint.meta["settings"]))
+        self.polished = bool(checkpoint.meta.get("polished"))
+        if self.polished:
+            self._compiled = widened(self.compiled)
         blank = self.compiled.scheme.init(self.compiled.problem, self.compiled.start)
         leaves, tree = jax.tree_util.tree_flatten_with_path(blank)
         names = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
@@ -168,11 +178,22 @@ class Session:
         try:
             family = self.compiled.spec.flow.family
             judging.profile_of(self.spec)
+            check_mesh(self.spec, self._folder)
+            probes = probed(self.spec, self._folder)
+            lenses = ranked(self.spec, probes)
+            lambdas = seeds(self._in_lens(lenses[0] if lenses else ""))
         except RequestRejected as exc:
             return Linted(problems=tuple(str(one) for one in exc.problems))
         except ValueError as exc:
             return Linted(problems=(str(exc),))
-        return Linted(lens=lens_name(self.spec), family=family)
+        own = lens_name(self.spec)
+        return Linted(lens=own, family=family, lenses=lenses, probes=probes, lambdas=lambdas)
+
+    def _in_lens(self, name: str) -> Compiled:
+        """Return the flow in a lens of its policy."""
+        if name in {"", lens_name(self.spec)} or self.spec.gap_dial.per_scale_seed is None:
+            return self.compiled
+        return compile_flow(adjusted(self.spec, Settings(lens=name)), self._folder)
 
     def _certify(self, question: Certify) -> Certified:
         self._put(question.settings)
@@ -183,9 +204,7 @@ class Session:
         self._put(question.settings)
         chunk = self._run(question.iterations)
         during = self._judged("during", judging.during(self.compiled, chunk))
-        decision, self._dual = judging.at_exit(
-            self.compiled, self.carry, self._known(), dual=self._dual
-        )
+        decision = self._at_exit()
         level = chunk.rows.get("level_active_max")
         return Advanced(
             iteration=int(self.carry.iteration),
@@ -224,8 +243,56 @@ class Session:
             elapsed_s=self._clock(),
         )
 
+    def _polish(self, question: Polish) -> Polished:
+        """Make the last steps, and keep them if they make the result no worse in any respect."""
+        self._put(question.settings)
+        began, narrow, dual = self.carry, self.compiled, self._dual
+        was = self._at_exit()
+        before = judging.energy_of(narrow, began.z)
+        self._compiled = widened(narrow)
+        self._carry = begun(self._compiled, began)
+        chunk = self._run(question.iterations, notes="polish")
+        during = self._judged("during", judging.during(self.compiled, chunk))
+        decision = self._at_exit(polished=True)
+        if not Gate.of(decision).opens:
+            # A float32 flow is asked for more after these steps, but never for more to be had.
+            decision = self._at_exit()
+        fell = judging.energy_of(self.compiled, self.carry.z) < before
+        better = Gate.of(decision).opens or not Gate.of(was).opens
+        self.polished = kept = fell and better and Gate.of(during).opens
+        if not kept:
+            self._compiled, self._carry, self._dual = narrow, began, dual
+            decision = was
+        return Polished(
+            iteration=int(self.carry.iteration),
+            kept=kept,
+            gate=Gate.of(during),
+            exit=Gate.of(self._judged("exit", decision)),
+            elapsed_s=self._clock(),
+        )
+
+    def _at_exit(self, *, polished: bool = False) -> Decision:
+        decision, self._dual = judging.at_exit(
+            self.compiled,
+            self.carry,
+            self._known(),
+            dual=self._dual,
+            coarser=self._meshes(),
+            polished=polished,
+        )
+        return decision
+
+    def _meshes(self) -> tuple[float, float] | None:
+        """Return the energies on coarser meshes, where they are wanted; solved once."""
+        if self._coarser is None and self.spec.certification.refinement_test:
+            self._coarser = coarser_energies(self.compiled.spec, self._folder)
+        return self._coarser
+
     def _score(self) -> float | None:
-        """Return how far the share of zero coefficients is from the one that is wanted."""
+        """Return how far lambda, or what it makes of the coefficients, is from what is wanted."""
+        if self.spec.sparsity.adaptive_rule != "none":
+            universal = max(universal_lambda(self.compiled), 1e-300)
+            return abs(math.log(lambda_of(self.compiled.spec) / universal))
         wanted = self.spec.gap_dial.target_sparsity
         coefficients = self.carry.coefficients
         if wanted is None or not coefficients:
@@ -234,7 +301,7 @@ class Session:
         share = zeros / sum(u.size for u in coefficients)
         return abs(math.log((share + 1e-9) / wanted))
 
-    def _run(self, iterations: int, trial: str | None = None) -> Chunk:
+    def _run(self, iterations: int, trial: str | None = None, notes: str | None = None) -> Chunk:
         compiled = self.compiled
         began = self._clock()
         chunk = run_chunk(
@@ -249,7 +316,8 @@ class Session:
         # The device was not left inside the chunk: times between its ends are interpolated.
         count, ended = len(chunk.rows["iter"]), self._clock()
         times = [1e3 * (began + (ended - began) * (k + 1) / count) for k in range(count)]
-        self._keep(rows_of(chunk, compiled, t_wall_ms=times, trial_id=trial, **self._spectrum()))
+        told = {"trial_id": trial, "notes": notes, **self._spectrum()}
+        self._keep(rows_of(chunk, compiled, t_wall_ms=times, **told))
         return chunk
 
     def _spectrum(self) -> dict[str, Any]:
@@ -285,6 +353,7 @@ class Session:
         carry = self._carry
         compiled = compile_flow(adjusted(self.spec, settings), self._folder)
         self._compiled, self._findings, self._dual, self._carry = compiled, (), None, None
+        self._coarser = None
         self._scale_step(0.5**settings.halvings)
         if carry is not None:
             fresh = self.compiled.scheme.init(self.compiled.problem, carry.z)

@@ -18,6 +18,7 @@ __all__ = [
     "FlowPolicy",
     "FlowSpec",
     "GapDial",
+    "HoldoutSpec",
     "LensPolicy",
     "LensSpec",
     "MultiscaleSchedule",
@@ -59,6 +60,8 @@ class Slot(Model):
     shape: Sizes
     initial: Slug | None = None
     """Data to start from; zeros (on a manifold: a random point) where unset."""
+    reference: Slug | None = None
+    """Data with the truth, where it is known: PSNR is told, and nothing else uses it."""
     manifold: Literal["euclidean", "sphere", "stiefel", "spd", "so3", "se3"] = "euclidean"
     product: bool = False
     """The first axis counts copies of the manifold."""
@@ -259,6 +262,8 @@ class FlowPolicy(Model):
     """c of hamiltonian_damped; a tenth of the square root of beta_up where unset."""
     preconditioner: Slug | None = None
     """``jacobi``: row sums of the Hessian; or data with the metric, one number a coefficient."""
+    polish: Count | None = None
+    """Iterations of phase 3, in float64; kept only where the energy fell and every check holds."""
 
 
 class MultiscaleSchedule(Model):
@@ -274,11 +279,15 @@ class MultiscaleSchedule(Model):
 
 
 class SparsityPolicy(Model):
-    """What sparsity means for this flow; the controller adapts within it."""
+    """What sparsity means for this flow, over what its terms say."""
 
-    penalty: Literal["l1", "group_l1", "tree"] = "l1"
+    penalty: Literal["l1", "group_l1", "tree"] | None = None
+    """Of the sparse terms; as they are written where unset."""
     thresholding: Literal["soft", "hard"] = "soft"
+    """``hard`` counts coefficients (l0) in place of adding them up; no longer convex."""
     adaptive_rule: Literal["none", "median", "mad"] = "none"
+    """Lets the tuner look for the lambda that noise alone does not pass, sigma sqrt(2 log n), with
+    sigma from the data's finest coefficients: the median of moduli, or that about the median."""
 
 
 class PhysicsSpec(Model):
@@ -291,10 +300,27 @@ class PhysicsSpec(Model):
     tolerance: Positive = 1e-3
 
 
+class HoldoutSpec(Model):
+    """Data that no term has seen, to hold the result against: A x = q up to noise."""
+
+    operator: Slug = "identity"
+    variable: Slug = "x"
+    target: Slug
+    """Data with q."""
+    noise: Positive
+    """Its standard deviation."""
+    entries: Slug | None = None
+    """Data in the shape of q: what is not 0 in it is held out; all of q where unset."""
+
+
 class LensPolicy(Model):
-    """How a lens may be chosen among several."""
+    """The lenses to choose from: they are probed at the start, and tried in that order.
+
+    The best one is taken before the first certificate; the others are remedies for eta_dd.
+    """
 
     candidates: Annotated[tuple[LensSpec, ...], Items, Field(min_length=1)]
+    """At most one of each type."""
     probe_metrics: Annotated[
         tuple[Literal["compressibility", "reconstruction_error"], ...], Items
     ] = ("compressibility", "reconstruction_error")
@@ -302,14 +328,20 @@ class LensPolicy(Model):
 
 
 class GapDial(Model):
-    """What the tuner may do."""
+    """The gates of the strict profile, and what the tuner may do."""
 
     eta_max: Positive = 0.9
+    """Bound of eta_dd; of the strict profile only."""
     gamma_min: Weight = 1e-6
+    """Bound of gamma_low; of the strict profile only."""
     beta_estimator: Literal["power", "lanczos"] = "lanczos"
-    per_scale_seed: Literal["median", "mad"] = "mad"
+    """Where no structure gives a bound; ``power`` is refused: it proves nothing from above."""
+    per_scale_seed: Literal["median", "mad"] | None = None
+    """Weigh the scales before the first certificate, by the spread of their coefficients."""
     lambda_move_cap: Annotated[float, Field(gt=0, le=0.2)] = 0.2
+    """Largest relative move of a lambda."""
     target_sparsity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of zero coefficients that the tuner looks for; there is no tuner where unset."""
 
 
 class CertificationProfile(Model):
@@ -321,6 +353,11 @@ class CertificationProfile(Model):
     tolerances: dict[Slug, float] = Field(default={})
     """Bounds that replace the profile's own."""
     refinement_test: bool = False
+    """Solve the flow on two coarser meshes too, and say whether the energy depends on the mesh."""
+    refinement_order: Positive = 2.0
+    """Of the discretisation, as it is expected."""
+    refinement_tolerance: Positive = 1e-2
+    """For the grid index, relative to the energy."""
 
 
 class Budget(Model):
@@ -344,6 +381,7 @@ class FlowSpec(Model):
     operators: dict[Slug, OperatorSpec] = Field(default={})
     terms: Annotated[tuple[Term, ...], Items, Field(min_length=1, max_length=50)]
     physics: dict[Slug, PhysicsSpec] = Field(default={})
+    holdout: dict[Slug, HoldoutSpec] = Field(default={})
     lens: LensPolicy | None = None
     flow: FlowPolicy = FlowPolicy()
     multiscale: MultiscaleSchedule | None = None

@@ -34,10 +34,11 @@ def existence(
     Args:
         energy: f + g.
         state: For the shapes.
-        gamma: `gamma_low`; positive and proved, it makes the energy strongly convex.
+        gamma: `gamma_low`; positive and proved, it makes f strongly convex.
         compact: Slots that live on a compact manifold.
     """
-    if gamma.value is not None and gamma.value > 0 and gamma.proves and _is_convex(energy):
+    if gamma.value is not None and gamma.value > 0 and gamma.proves:
+        # Every penalty is bounded below and closed, convex or not.
         return _finding([], "strong convexity")
     below = all(isinstance(term, SmoothTerm) and float(term.weight) >= 0 for term in energy.smooth)
     reasons = {slot: _reason(energy, state, slot, below=below) for slot in state}
