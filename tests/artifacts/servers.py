@@ -9,7 +9,6 @@ import ipaddress
 import json
 import os
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "data.example"
+_START_S = 60.0
 _POLICY = {"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 
 
@@ -127,18 +127,18 @@ class S3Server:
     """
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
-        self._address = f"127.0.0.1:{port}"
-        self._log = (folder / "s3.log").open("wb")
+        log = folder / "s3.log"
+        self._log = log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            # Port 0: the server takes a free one itself, so nobody can take it before.
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
             # What sets up the credentials and the bucket; every later call needs a signature.
             env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "4"},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
         )
+        self._address = self._listening(log)
         self.env = self._credentials()
 
     def put(self, key: str, data: bytes) -> None:
@@ -190,16 +190,17 @@ class S3Server:
         self._process.wait(10)
         self._log.close()
 
+    def _listening(self, log: Path) -> str:
+        """Return the address that the server says it has bound."""
+        deadline = time.monotonic() + _START_S
+        while not (said := re.search(r"Running on http://([0-9.:]+)\n", log.read_text())):
+            assert self._process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        return said[1]
+
     def _credentials(self) -> dict[str, str]:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self._iam(Action="CreateUser", UserName="worker")
-                break
-            except OSError:
-                assert self._process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        self._iam(Action="CreateUser", UserName="worker")
         policy = json.dumps({"Version": "2012-10-17", **_POLICY})
         self._iam(
             Action="PutUserPolicy", UserName="worker", PolicyName="all", PolicyDocument=policy
