@@ -173,6 +173,21 @@ class Inventory:
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+@dataclass(frozen=True, slots=True)
+class CommandPiece:
+    """What a command beside a payload has written since, and whether it has ended."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    ended: bool = False
+    """Whether this was the last of it."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    """Why it did not start."""
+
+
 class Adapter(Protocol):
     """One configured backend. See the module text for what every call promises."""
 
@@ -314,6 +329,52 @@ class Pausing(Protocol):
 
     async def resume(self, key: AttemptKey) -> JobStatus:
         """Let a paused job go on. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Executing(Protocol):
+    """What an adapter has besides, where a command can run beside a live payload.
+
+    It runs as the payload does: same isolation and limits, same folder, same variables but for
+    those withheld; standard input is empty. It ends with the attempt at the latest, and what
+    it uses counts for the attempt.
+    """
+
+    async def execute(
+        self, key: AttemptKey, command: str, argv: tuple[str, ...], withheld: frozenset[str]
+    ) -> None:
+        """Start a command; a program that cannot be started is told by `fetch`.
+
+        Args:
+            key: The attempt.
+            command: Names the command: a repetition must not run it twice.
+            argv: Program and arguments.
+            withheld: Variables of the payload that it must not get.
+
+        Raises:
+            PermanentBackendError: the payload has ended, stands still, or never was.
+            TransientBackendError: unknown whether it has begun, or not yet: call again.
+        """
+        ...
+
+    async def fetch(
+        self, key: AttemptKey, command: str, offsets: tuple[int, int], limit_s: float
+    ) -> CommandPiece:
+        """Return what a command has written beyond these bytes of its output and error.
+
+        Waits for something new, at most ``limit_s`` seconds. What lies before the offsets has
+        arrived and may be dropped; from the offsets on a repetition returns the same. While
+        nobody fetches a command may have to wait, and after a minute it is ended.
+
+        Raises:
+            PermanentBackendError: no such command is known, or any more.
+            TransientBackendError: no answer: call again.
+        """
+        ...
+
+    async def end(self, key: AttemptKey, command: str) -> None:
+        """Ask a command to end, and make it a moment later. Idempotent."""
         ...
 
 

@@ -7,11 +7,13 @@ worker adopt a running payload: see `temporal_fabric.launcher`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from typing import TYPE_CHECKING
 
 from temporal_fabric.adapters.contract import (
     AttemptKey,
+    CommandPiece,
     Inventory,
     JobHandle,
     JobStatus,
@@ -162,6 +164,33 @@ class LocalProcessAdapter:
         """See `Pausing.resume`."""
         client = await self._launcher()
         return _status(await client.thaw(str(key)))
+
+    async def execute(
+        self, key: AttemptKey, command: str, argv: tuple[str, ...], withheld: frozenset[str]
+    ) -> None:
+        """See `Executing.execute`."""
+        client = await self._launcher()
+        await client.execute(str(key), command, argv, sorted(withheld))
+
+    async def fetch(
+        self, key: AttemptKey, command: str, offsets: tuple[int, int], limit_s: float
+    ) -> CommandPiece:
+        """See `Executing.fetch`."""
+        client = await self._launcher()
+        told = await client.fetch(str(key), command, offsets, limit_s)
+        return CommandPiece(
+            stdout=base64.b64decode(told["stdout"]),
+            stderr=base64.b64decode(told["stderr"]),
+            ended=told["ended"],
+            exit_code=told.get("exit_code"),
+            signal=told.get("signal"),
+            error=told["error"],
+        )
+
+    async def end(self, key: AttemptKey, command: str) -> None:
+        """See `Executing.end`."""
+        client = await self._launcher()
+        await client.end(str(key), command)
 
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`."""

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from temporalio.client import (
-    ActivityFailureError,
-    WorkflowExecutionStatus,
-    WorkflowFailureError,
-)
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -20,6 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporal_fabric import names
 from temporal_fabric.artifacts.getting import get_outputs
 from temporal_fabric.capsule.reading import Capsule
+from temporal_fabric.commands import run_command
 from temporal_fabric.connection import asking, server_error
 from temporal_fabric.display import table
 from temporal_fabric.errors import (
@@ -34,6 +29,7 @@ from temporal_fabric.errors import (
 )
 from temporal_fabric.events import read_events
 from temporal_fabric.explaining import explain
+from temporal_fabric.host_calls import ask_backend
 from temporal_fabric.messages import ExperimentResult, ReadAnswer
 from temporal_fabric.requests import ExecutionRequest, admit
 from temporal_fabric.shapes import is_rows, is_table
@@ -43,18 +39,17 @@ from temporal_fabric.steering import ask
 from temporal_fabric.values import returned
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from temporalio.client import Client, WorkflowHandle
 
+    from temporal_fabric.commands import CommandEnd
     from temporal_fabric.config import Settings
     from temporal_fabric.explaining import Explanation
     from temporal_fabric.messages import PlanAnswer, ReadInput
     from temporal_fabric.record import RequestRecord
 
 _AWAY_S = 1.0
-_READ_START = timedelta(seconds=10)
-_READ_LIMIT = timedelta(seconds=40)
 
 
 class Owner(Protocol):
@@ -197,22 +192,32 @@ class ExperimentHandle:
 
         Raises:
             ServerUnavailable: neither the server nor a worker of the backend answers.
+            RequestRejected: the worker refuses it.
         """
-        try:
-            answer: ReadAnswer = await self._fabric.client.execute_activity(
-                names.ACTIVITY_READ,
-                asked,
-                id=f"read/{self.tenant}/{self.id}/{secrets.token_hex(6)}",
-                task_queue=names.backend_queue(backend),
-                result_type=ReadAnswer,
-                schedule_to_start_timeout=_READ_START,
-                start_to_close_timeout=_READ_LIMIT,
-                schedule_to_close_timeout=2 * _READ_LIMIT,
-                heartbeat_timeout=_READ_START,
-            )
-        except (ActivityFailureError, RPCError) as exc:
-            raise server_error(exc, f"{backend} does not answer") from exc
-        return answer
+        client, about = self._fabric.client, f"{self.tenant}/{self.id}"
+        reading = ask_backend(
+            client, backend, names.ACTIVITY_READ, asked, kind=ReadAnswer, about=about
+        )
+        return await reading
+
+    async def execute(
+        self, *argv: str, write: Callable[[str, bytes], object] = lambda _, __: None
+    ) -> CommandEnd:
+        """Run a command beside the live payload, in its isolation and folder; wait for its end.
+
+        Cancelling this call ends the command; so does the end of the attempt.
+
+        Args:
+            argv: Program and arguments; its standard input is empty.
+            write: Given each piece of output: ``stdout`` or ``stderr``, and the bytes.
+
+        Raises:
+            RequestRejected: E_CONFLICT; nothing of the experiment runs, it is paused, or its
+                backend runs no commands.
+            ServerUnavailable: neither the server nor the backend's worker answers.
+            ExperimentNotFound: there is no such experiment.
+        """
+        return await run_command(self._fabric.client, await self.status(), argv, write)
 
     async def cancel(self) -> None:
         """Ask for cancellation; CANCELED follows once nothing of the experiment runs.

@@ -112,6 +112,7 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.attempt import Attempt  # noqa: PLC0415
         from temporal_fabric.activities.backends import Backends  # noqa: PLC0415
         from temporal_fabric.activities.control import Control  # noqa: PLC0415
+        from temporal_fabric.activities.execute import Execute  # noqa: PLC0415
         from temporal_fabric.activities.notify import Notify  # noqa: PLC0415
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
@@ -129,6 +130,7 @@ class FabricPlugin(SimplePlugin):
                 Seal(self.desk).seal,
                 Read(self.desk).read,
                 Control(self.desk).control,
+                Execute(self.desk).execute,
                 Backends(self.desk).backends,
                 Backends(self.desk).drain,
             ]

@@ -220,3 +220,23 @@ async def test_what_cannot_be_enforced_is_refused(
     assert words in str(caught.value)
     assert "The nearest change that would fit" in str(caught.value)
     assert not await fabric.get(str(body["id"])).exists()
+
+
+async def test_a_command_beside_a_sandboxed_payload(
+    fabric: Fabric, environment: FabricEnvironment
+) -> None:
+    """`exec` sees the payload's own folders, nothing else of the host, and is nobody."""
+    body = shell("until [ -e $FABRIC_OUTPUT_DIR/done ]; do sleep 0.1; done", isolation="sandbox")
+    handle = await fabric.submit(body)
+    async with asyncio.timeout(30):
+        while (await handle.status()).state != State.RUNNING:
+            await asyncio.sleep(0.1)
+    probe = (
+        f"id -u; ls -A {environment.home} | tr '\\n' ' '; touch $FABRIC_OUTPUT_DIR/done; sleep 1"
+    )
+
+    done = await asyncio.to_thread(environment.cli, "exec", handle.id, "--", "sh", "-c", probe)
+    result = await handle.result()
+
+    assert done.stdout.startswith("65534\nruns "), done.stderr
+    assert [output.path for output in result.outputs] == ["done"]

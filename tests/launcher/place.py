@@ -81,11 +81,7 @@ class Place:
 
     def nappers(self) -> int:
         """Count the live processes of this test that sleep, marked or not."""
-        return sum(
-            self.naptime.encode() in _read(path / "cmdline").split(b"\0")
-            for path in Path("/proc").iterdir()
-            if path.name.isdigit()
-        )
+        return count_nappers(self.naptime)
 
     def launchers(self) -> int:
         """Count the live launcher processes of this home."""
@@ -130,6 +126,15 @@ class Place:
         assert await until(lambda: self.launchers() == 0)
         assert cgroups_of(identity) == []
         shutil.rmtree(self.home)
+
+
+def count_nappers(naptime: str) -> int:
+    """Count the live processes whose command line has this word."""
+    return sum(
+        naptime.encode() in _read(path / "cmdline").split(b"\0")
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit()
+    )
 
 
 async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> bool:

@@ -14,6 +14,7 @@ from temporal_fabric.cli.capsule import capsule
 from temporal_fabric.cli.context import Context, exit_code
 from temporal_fabric.cli.end import cancel, get, result, retry, wait
 from temporal_fabric.cli.env import env
+from temporal_fabric.cli.execute import execute
 from temporal_fabric.cli.explain_code import explain_code
 from temporal_fabric.cli.flow import flow
 from temporal_fabric.cli.look import events, explain, list_, logs, status
@@ -110,6 +111,7 @@ for _command in (
     list_,
     logs,
     events,
+    execute,
     get,
     wait,
     result,

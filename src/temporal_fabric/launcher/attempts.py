@@ -10,18 +10,17 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from signal import SIGCONT, SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, TypeVar
 
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.launcher import freezing, log_cap, process
+from temporal_fabric.launcher.commands import Commands
 from temporal_fabric.launcher.freezing import WallLimit
 from temporal_fabric.launcher.journal import log
-from temporal_fabric.launcher.log_cap import LogCap
+from temporal_fabric.launcher.live import Attempt
 from temporal_fabric.launcher.protocol import (
-    HOME_ENV,
-    KEY_ENV,
     TRANSIENT,
     LaunchRecord,
     LaunchSpec,
@@ -34,59 +33,14 @@ if TYPE_CHECKING:
     from resource import struct_rusage
 
     from temporal_fabric.launcher.cgroups import Usage
+    from temporal_fabric.launcher.live import Identity
     from temporal_fabric.launcher.records import Records
-    from temporal_fabric.launcher.sandboxed import Report
     from temporal_fabric.launcher.trees import Tree
 
 _T = TypeVar("_T")
 
 _RETRY_S = 1.0
 _LONGEST_POLL_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which launcher this is."""
-
-    home: str
-    incarnation: str
-    boot_id: str
-
-
-class Attempt:
-    """A live attempt."""
-
-    def __init__(self, spec: LaunchSpec, record: LaunchRecord, tree: Tree) -> None:
-        self.spec, self.record, self.tree = spec, record, tree
-        self.ended: asyncio.Future[LaunchRecord] = asyncio.get_running_loop().create_future()
-        self.tried = asyncio.Event()
-        """Set when the exec has succeeded or failed."""
-
-        self.error = ""
-        self.why: str | None = None
-        self.pid: int | None = None
-        """In the launcher's namespace; None before the fork and after the reaping."""
-
-        self.reaped = False
-        self.report: Report | None = None
-        """Where a sandbox tells the payload's true end."""
-
-        self.log_cap = LogCap(spec) if spec.limits.log_bytes else None
-
-        self.freezing = asyncio.Lock()
-        self.wall = WallLimit(None, lambda: None)
-        self.kill_at = float("inf")
-        self.timers: dict[str, asyncio.TimerHandle] = {}
-
-    def arm(self, name: str, delay_s: float, action: Callable[[], None]) -> None:
-        """Start a timer, replacing the one of the same name."""
-        self.disarm(name)
-        self.timers[name] = asyncio.get_running_loop().call_later(delay_s, action)
-
-    def disarm(self, name: str) -> None:
-        """Stop a timer."""
-        if timer := self.timers.pop(name, None):
-            timer.cancel()
 
 
 class _KeyLock:
@@ -108,6 +62,7 @@ class Supervisor:
     ) -> None:
         self._identity, self._records, self._plant = identity, records, plant
         self._around, self._pool = around, pool
+        self.commands = Commands(identity, around)
         self._pids: dict[int, Attempt] = {}
         self._locks: dict[str, _KeyLock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,6 +134,8 @@ class Supervisor:
                 if attempt := self._pids.pop(pid, None):
                     attempt.pid, attempt.reaped = None, True
                     self._spawn_task(self._finish(attempt, status, usage))
+                else:
+                    self.commands.reaped(pid, status)
 
     async def _forbid(self, key: str) -> LaunchRecord:
         found = await self.query(key)
@@ -231,10 +188,10 @@ class Supervisor:
 
     def _fork(self, attempt: Attempt) -> process.Child:
         spec = attempt.spec
-        env = spec.env | {KEY_ENV: spec.key, HOME_ENV: self._identity.home}
+        env = spec.env | self._identity.marks(spec.key)
         child = process.spawn(spec, env, attempt.tree.groups(), self._around)
         # No await since the fork: the reaper cannot have seen the child yet.
-        attempt.pid, attempt.report = child.pid, child.report
+        attempt.pid, attempt.report, attempt.door = child.pid, child.report, child.door
         self._pids[child.pid] = attempt
         attempt.tree.created(child.pid)
         return child
@@ -309,6 +266,7 @@ class Supervisor:
         attempt.disarm("kill")
         attempt.wall.drop()
         await attempt.tried.wait()
+        await self.commands.end_all(attempt)
         await self._clear(attempt)
         usage = await self._in_pool(attempt.tree.usage)
         record = _counted(attempt.record, usage, rusage)

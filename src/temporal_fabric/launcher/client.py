@@ -16,7 +16,7 @@ from temporal_fabric.launcher.link import Link, LinkLostError
 from temporal_fabric.launcher.protocol import PROTOCOL, LaunchRecord, LaunchSpec, check_key
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
     from types import TracebackType
 
 _STARTER = Path(__file__).with_name("starter.py")
@@ -132,6 +132,43 @@ class LauncherClient:
     async def thaw(self, key: str) -> LaunchRecord:
         """Let a frozen payload go on; return the record. Idempotent."""
         return _record(await self._call("thaw", _keyed(key)), key)
+
+    async def execute(
+        self, key: str, command: str, argv: Sequence[str], withheld: Sequence[str] = ()
+    ) -> None:
+        """Run a command beside a live payload: its groups, sandbox, folder and variables.
+
+        Args:
+            key: The attempt.
+            command: Names the command; a repetition does not run it twice.
+            argv: Program and arguments.
+            withheld: Variables of the payload that it does not get.
+
+        Raises:
+            PermanentBackendError: the payload has ended, never was, or is paused.
+            TransientBackendError: the payload is only being started.
+        """
+        args = _keyed(key) | {"command": command, "argv": list(argv), "withheld": list(withheld)}
+        await self._call("execute", args)
+
+    async def fetch(
+        self, key: str, command: str, offsets: tuple[int, int], timeout_s: float
+    ) -> dict[str, Any]:
+        """Return what a command has written from these offsets on, and whether it has ended.
+
+        Waits for something new until the timeout. ``stdout`` and ``stderr`` (base64), ``ended``
+        with the last of them, ``exit_code`` or ``signal`` once known, ``error`` where it did
+        not start. A command that nobody asks about for a minute is killed.
+
+        Raises:
+            PermanentBackendError: no such command is known, or any more.
+        """
+        args = _keyed(key) | {"command": command, "offsets": list(offsets)}
+        return await self._call("fetch", args | {"timeout_s": timeout_s}, extra_s=timeout_s)
+
+    async def end(self, key: str, command: str) -> None:
+        """Ask a command to end; its `fetch` tells when it has. Idempotent."""
+        await self._call("end", _keyed(key) | {"command": command})
 
     async def forget(self, key: str) -> None:
         """Let the record become a tombstone, which refuses a restart for some days more.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from temporal_fabric.launcher.attempts import Attempt
+    from temporal_fabric.launcher.live import Attempt
     from temporal_fabric.launcher.protocol import LaunchRecord
 
 

@@ -18,7 +18,7 @@ from temporal_fabric.launcher.journal import log
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from temporal_fabric.launcher.attempts import Attempt
+    from temporal_fabric.launcher.live import Attempt
     from temporal_fabric.launcher.protocol import LaunchSpec
 
 BLOCK = 64 * 1024

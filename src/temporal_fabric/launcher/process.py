@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from temporal_fabric.launcher import limits, sandboxed, syscalls
+from temporal_fabric.launcher.door import Door
 from temporal_fabric.launcher.protocol import HOME_ENV, KEY_ENV
 from temporal_fabric.launcher.sandboxed import Report
 
@@ -45,22 +46,21 @@ class Surroundings:
 class Child:
     """The launcher's end of a forked child."""
 
-    def __init__(self, pid: int, err: int, go: int, report: Report | None) -> None:
+    def __init__(self, pid: int, err: int, go: int, inside: _Inside | None) -> None:
         self.pid = pid
-        self.report = report
+        self.report = None if inside is None else inside.report
         """Tells the true end of a payload in a sandbox, whose own end the child's is not."""
+
+        self.door = None if inside is None else inside.door
+        """Where its sandbox is asked for a command beside it."""
 
         self.start_time = syscalls.start_time(pid)
         self._err, self._go = err, go
-        self._reader = asyncio.StreamReader()
         self._early = b""
 
     async def host_pid(self) -> int | None:
         """Return the pid the host knows it by; None if the child failed before."""
-        loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(self._reader), os.fdopen(self._err, "rb", 0)
-        )
+        self._reader = await reading(self._err)
         line = await self._reader.readline()
         if line.startswith(_PID_LINE):
             return int(line.removeprefix(_PID_LINE))
@@ -80,16 +80,37 @@ class Child:
         return text.decode("utf-8", "replace").strip()
 
 
+async def reading(fd: int) -> asyncio.StreamReader:
+    """Return what reads a pipe to its end, and then closes it."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
+    )
+    return reader
+
+
 def spawn(
-    spec: LaunchSpec, env: dict[str, str], groups: Sequence[Path], around: Surroundings
+    spec: LaunchSpec,
+    env: dict[str, str],
+    groups: Sequence[Path],
+    around: Surroundings,
+    *,
+    streams: tuple[int, int] | None = None,
 ) -> Child:
     """Fork a child that waits for its release. Must run in the main thread.
 
     The parent-death signal belongs to the forking thread, not to the process.
+
+    Args:
+        spec: What to become.
+        env: Its whole environment.
+        groups: The control groups to join.
+        around: What every child needs to know.
+        streams: Descriptors for standard output and error, instead of the spec's files.
     """
     err_read, err_write = os.pipe()
     go_read, go_write = os.pipe()
-    report = Report() if spec.sandbox is not None else None
+    inside = _Inside() if spec.sandbox is not None else None
     parent = os.getpid()
     # A signal that arrives in the child before it has reset its handlers would be taken for
     # one of the launcher's.
@@ -97,22 +118,35 @@ def spawn(
     try:
         pid = os.fork()
         if pid == 0:
-            ends = _Ends(parent, err_write, go_read, -1 if report is None else report.target)
+            ends = _Ends(parent, err_write, go_read, streams, inside)
             _child(spec, env, groups, around, ends)
     except BaseException:
         for fd in (err_read, err_write, go_read, go_write):
             os.close(fd)
-        if report is not None:
-            report.close_target()
-            report.close()
+        if inside is not None:
+            inside.close_targets()
+            inside.report.close()
+            inside.door.close()
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
     os.close(err_write)
     os.close(go_read)
-    if report is not None:
-        report.close_target()
-    return Child(pid, err_read, go_write, report)
+    if inside is not None:
+        inside.close_targets()
+    return Child(pid, err_read, go_write, inside)
+
+
+class _Inside:
+    """What leads into a sandbox and out of it."""
+
+    def __init__(self) -> None:
+        self.report, self.door = Report(), Door()
+
+    def close_targets(self) -> None:
+        """Leave the other ends to the child."""
+        self.report.close_target()
+        self.door.close_target()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +156,15 @@ class _Ends:
     parent: int
     err: int
     go: int
-    report: int
+    streams: tuple[int, int] | None
+    inside: _Inside | None
+
+    def kept(self) -> list[int]:
+        """Return the descriptors that the child needs."""
+        found = [self.err, self.go, *(self.streams or ())]
+        return found + (
+            [self.inside.report.target, self.inside.door.target] if self.inside is not None else []
+        )
 
 
 def _child(
@@ -134,7 +176,7 @@ def _child(
 ) -> NoReturn:
     code, err = _NOT_STARTED, ends.err
     try:
-        _close_all_but(err, ends.go, ends.report, around.host_proc)
+        _close_all_but(*ends.kept(), around.host_proc)
         os.setsid()
         if around.dies_with_parent:
             syscalls.die_with_parent()
@@ -157,23 +199,21 @@ def _child(
 
 
 def _become(spec: LaunchSpec, env: dict[str, str], ends: _Ends) -> None:
-    streams = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     if spec.sandbox is None:
         os.chdir(spec.cwd)
     os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
-    os.dup2(os.open(spec.stdout, streams, 0o600), 1)
-    stderr = os.open(spec.stderr, streams, 0o600)
+    stdout, stderr = ends.streams or (_log(spec.stdout), _log(spec.stderr))
+    os.dup2(stdout, 1)
     # Python ignores SIGPIPE and SIGXFSZ; ignored signals stay ignored across exec.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if spec.sandbox is not None:
+    if spec.sandbox is not None and ends.inside is not None:
         marks = {name: env[name] for name in (KEY_ENV, HOME_ENV)}
-        pipes = {"err": ends.err, "report": ends.report}
-        sandboxed.become(
-            spec.sandbox, spec.argv, env, spec.limits, marks=marks, stderr=stderr, **pipes
-        )
+        pipes = {"err": ends.err, "report": ends.inside.report.target, "stderr": stderr}
+        pipes |= {"door": ends.inside.door.target}
+        sandboxed.become(spec.sandbox, spec.argv, env, spec.limits, marks=marks, **pipes)
     os.dup2(stderr, 2)
     limits.apply(spec.limits)
     try:
@@ -181,6 +221,11 @@ def _become(spec: LaunchSpec, env: dict[str, str], ends: _Ends) -> None:
     except OSError as exc:
         # The search through PATH reports its last folder; people look for what they wrote.
         raise OSError(exc.errno, exc.strerror, spec.argv[0]) from None
+
+
+def _log(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    return os.open(path, flags, 0o600)
 
 
 def _close_all_but(*kept: int) -> None:

@@ -17,7 +17,7 @@ from temporal_fabric.launcher.sandboxed import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised with every change that an older launcher would not understand."""
 
 MAX_LINE = 8 << 20

@@ -104,6 +104,7 @@ def become(
     stderr: int,
     err: int,
     report: int,
+    door: int,
 ) -> None:
     """Replace this process by the sandbox; standard input and output are in place.
 
@@ -126,12 +127,13 @@ def become(
     os.write(plan, json.dumps(asked).encode())
     os.lseek(plan, 0, os.SEEK_SET)
     rules = os.open(sandbox.filter, os.O_RDONLY)
-    for fd in (stderr, err, rules):
+    for fd in (stderr, err, door, rules):
         os.set_inheritable(fd, True)  # noqa: FBT003 - the standard library's signature
     os.dup2(report, 2)
     # The stop signal goes to every process of the tree: the payload decides, not its sandbox.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    command = (*sandbox.command, "--seccomp", str(rules), "--", *sandbox.init, str(plan))
+    init = (*sandbox.init, str(plan), str(door))
+    command = (*sandbox.command, "--seccomp", str(rules), "--", *init)
     try:
         os.execve(command[0], command, dict(marks))  # noqa: S606 - no shell is the safe form
     except OSError as exc:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.launcher import cgroups, limits, syscalls
-from temporal_fabric.launcher.attempts import Identity, Supervisor
+from temporal_fabric.launcher.attempts import Supervisor
 from temporal_fabric.launcher.journal import log
+from temporal_fabric.launcher.live import Identity
 from temporal_fabric.launcher.process import Surroundings
 from temporal_fabric.launcher.protocol import (
     MAX_LINE,
@@ -94,6 +95,9 @@ class Server:
             "terminate": self._terminate,
             "freeze": self._freeze,
             "thaw": self._thaw,
+            "execute": self._execute,
+            "fetch": self._fetch,
+            "end": self._end,
             "forget": self._forget,
             "keys": self._keys,
             "shutdown": self._shutdown,
@@ -194,6 +198,22 @@ class Server:
 
     async def _thaw(self, args: dict[str, Any]) -> Mapping[str, Any]:
         return (await self._attempts.thaw(_key(args))).as_dict()
+
+    async def _execute(self, args: dict[str, Any]) -> Mapping[str, Any]:
+        attempt = self._attempts.live.get(_key(args))
+        if attempt is None:
+            raise RefusedError(PERMANENT, f"no live payload [key={args['key']}]")
+        argv, withheld = [str(word) for word in args["argv"]], set(args["withheld"])
+        await self._attempts.commands.start(attempt, str(args["command"]), argv, withheld)
+        return {}
+
+    async def _fetch(self, args: dict[str, Any]) -> Mapping[str, Any]:
+        commands, timeout_s = self._attempts.commands, float(args["timeout_s"])
+        return await commands.fetch(_key(args), str(args["command"]), args["offsets"], timeout_s)
+
+    async def _end(self, args: dict[str, Any]) -> Mapping[str, Any]:
+        self._attempts.commands.end(_key(args), str(args["command"]))
+        return {}
 
     async def _forget(self, args: dict[str, Any]) -> Mapping[str, Any]:
         await self._attempts.forget(_key(args))

@@ -10,7 +10,13 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from temporal_fabric.adapters.contract import AttemptKey, JobHandle, JobStatus, Phase
+from temporal_fabric.adapters.contract import (
+    AttemptKey,
+    Executing,
+    JobHandle,
+    JobStatus,
+    Phase,
+)
 from temporal_fabric.errors import (
     BackendUnknown,
     PermanentBackendError,
@@ -22,7 +28,7 @@ from temporal_fabric.testing.bench import Bench
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from temporal_fabric.adapters.contract import Adapter, AttemptSpec
+    from temporal_fabric.adapters.contract import Adapter, AttemptSpec, CommandPiece
     from temporal_fabric.testing.bench import Fault
 
 _TWIN = 100_000
@@ -241,6 +247,35 @@ class LeaksErrors(Broken):
             raise ConnectionError(str(exc)) from exc
 
 
+class RunsCommandsAgain(Broken):
+    """Takes a repeated request for a command as one for another."""
+
+    caught_by = ("a_command_ends_with_its_job",)
+
+    async def execute(
+        self, key: AttemptKey, command: str, argv: tuple[str, ...], withheld: frozenset[str]
+    ) -> None:
+        """See `Executing.execute`."""
+        for name in (command, f"{command}-again"):
+            await self._executing.execute(key, name, argv, withheld)
+
+    async def fetch(
+        self, key: AttemptKey, command: str, offsets: tuple[int, int], limit_s: float
+    ) -> CommandPiece:
+        """See `Executing.fetch`."""
+        return await self._executing.fetch(key, command, offsets, limit_s)
+
+    async def end(self, key: AttemptKey, command: str) -> None:
+        """See `Executing.end`."""
+        await self._executing.end(key, command)
+
+    @property
+    def _executing(self) -> Executing:
+        if not isinstance(self.inner, Executing):
+            raise PermanentBackendError("the adapter inside runs no commands")
+        return self.inner
+
+
 PLANTED: tuple[type[Broken], ...] = (
     SubmitsAgain,
     LooksThenStarts,
@@ -256,6 +291,7 @@ PLANTED: tuple[type[Broken], ...] = (
     ForgetsTheTombstone,
     IgnoresTheEpoch,
     LeaksErrors,
+    RunsCommandsAgain,
 )
 """Every planted adapter."""
 

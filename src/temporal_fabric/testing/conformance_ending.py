@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
-from temporal_fabric.adapters.contract import JobHandle, Pausing, Phase
+from temporal_fabric.adapters.contract import Executing, JobHandle, Pausing, Phase
 from temporal_fabric.states import Reason
 from temporal_fabric.testing.bench import NotShown, require
 from temporal_fabric.testing.conformance_starting import QUIET_S, began, ended
@@ -223,6 +223,38 @@ async def a_paused_job_stands_still(bench: Bench) -> None:
     require(status.phase is Phase.ENDED, f"a paused job can be terminated: {status}")
 
 
+async def a_command_ends_with_its_job(bench: Bench) -> None:
+    """A command beside a job runs once, tells its end, and is gone when terminate returns."""
+    key, adapter = bench.key(), bench.adapter()
+    if not isinstance(adapter, Executing):
+        raise NotShown("the adapter runs no commands beside a job")
+    ticks = "while True:\n    report('tick')\n    time.sleep(0.05)"
+    await adapter.submit(bench.attempt(key, "report('start'); time.sleep(120)"))
+    await began(bench, key)
+    for name, code in (("once", "report('once'); sys.exit(3)"), ("long", ticks)):
+        argv = _command(bench, key, code)
+        await asyncio.gather(*(adapter.execute(key, name, argv, frozenset()) for _ in range(2)))
+    piece = await adapter.fetch(key, "once", (0, 0), 30.0)
+    while not piece.ended:
+        piece = await adapter.fetch(key, "once", (0, 0), 30.0)
+    require(piece.exit_code == 3, f"its exit code is told: {piece}")  # noqa: PLR2004 - as above
+    await began(bench, key, "tick")
+    await adapter.terminate(key, 0.3)
+    await asyncio.sleep(0.1)
+    found = bench.effects(key, "tick")
+    await asyncio.sleep(QUIET_S)
+    require(bench.effects(key, "tick") == found, "no command runs once terminate has returned")
+    require(bench.effects(key, "once") == 1, "the same command is not run twice")
+
+
+def _command(bench: Bench, key: AttemptKey, code: str) -> tuple[str, ...]:
+    """Return the command line of a payload of these lines of Python."""
+    payload = bench.attempt(key, code).request.payload.process
+    if payload is None:
+        raise NotShown("the bench's payloads are no commands")
+    return tuple(payload.command)
+
+
 ENDING = (
     the_exit_code_is_told,
     a_signal_is_told,
@@ -237,4 +269,5 @@ ENDING = (
     terminate_leaves_an_end_as_it_was,
     a_lost_job_is_no_success,
     a_paused_job_stands_still,
+    a_command_ends_with_its_job,
 )
