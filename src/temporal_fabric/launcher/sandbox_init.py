@@ -59,7 +59,7 @@ class _Children:
         self._woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # An end that comes between looking for one and waiting must end the waiting.
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _noted)
         self._poll.register(self._woken, select.POLLIN)
         if door is not None:
             os.set_inheritable(door, False)  # noqa: FBT003 - the library's signature
@@ -120,6 +120,11 @@ class _Children:
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.send(json.dumps({"ended": number, "status": status}).encode())
+
+
+def _noted(number: int, frame: object) -> None:
+    """Do nothing: the signal has ended the waiting."""
+    del number, frame
 
 
 def _read(source: int) -> dict[str, Any]:
