@@ -63,7 +63,7 @@ def chart(curve: Curve, marks: Sequence[Mark], time: Axis, start: float) -> Elem
         time: Seconds since the beginning of the run.
         start: That beginning, in Unix seconds.
     """
-    drawing = _drawing(_WIDTH, _HEIGHT, "chart", f"{curve.name} over time")
+    drawing = _drawing(_WIDTH, _HEIGHT, "chart", f"{curve.name} along the run")
     values = [value for line in curve.lines.values() for _, value in line]
     if not values:
         drawing.append(_text(_WIDTH / 2, _HEIGHT / 2, "no finite value", "tick", "middle"))

@@ -34,7 +34,7 @@ def tag(name: str, /, *children: Child | list[Element], **attributes: str | floa
 
 def page(title: str, style: str, body: list[Element]) -> str:
     """Return a page that is whole in itself: a browser loads nothing and runs nothing for it."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -130,11 +130,9 @@ def report(shared: Context, experiment: str, to: Path | None, *, shown: bool) ->
 
     It holds all that it shows: nothing is loaded from elsewhere, and nothing in it runs.
     """
-    from temporal_fabric.capsule.report import report as page_of  # noqa: PLC0415
-
     found = _find(shared.settings(), experiment)
     target = (to or Path(f"{found.manifest.experiment['request_id']}.html")).absolute()
-    page = page_of(found)
+    page = _page(found)
     try:
         durable.replace(target, page.encode())
     except OSError as exc:
@@ -145,6 +143,15 @@ def report(shared: Context, experiment: str, to: Path | None, *, shown: bool) ->
         click.echo(str(target))
     if shown and click.launch(target.as_uri()):
         say("no browser could be started", colour="yellow")
+
+
+def _page(found: Capsule) -> str:
+    """Return the report that fits what ran."""
+    from temporal_fabric.capsule.report import report as of_an_experiment  # noqa: PLC0415
+    from temporal_fabric.flows.report import is_flow  # noqa: PLC0415
+    from temporal_fabric.flows.report import report as of_a_flow  # noqa: PLC0415
+
+    return of_a_flow(found) if is_flow(found) else of_an_experiment(found)
 
 
 def _summary(found: Capsule) -> dict[str, Any]:

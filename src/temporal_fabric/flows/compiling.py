@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,9 @@ class Compiled:
     observables: Observables
     beta: Finding
     """The bound of the curvature that the step was chosen by."""
+
+    references: State = field(default_factory=dict[str, Any])
+    """The truth of the slots where it is known."""
 
     @property
     def energy(self) -> Energy:
@@ -119,9 +122,10 @@ def compile_flow(spec: FlowSpec, folder: Path | None = None) -> Compiled:
             raise DataFault("E_FLOW", "/terms", message)  # noqa: TRY301 - one place to translate
         scheme, problem = _planned(builder, energy, beta, curved)
         observables = _observables(builder, start)
+        references = _references(builder)
     except DataFault as fault:
         raise RequestRejected([fault.problem]) from None
-    return Compiled(spec, problem, scheme, start, observables, bound)
+    return Compiled(spec, problem, scheme, start, observables, bound, references)
 
 
 def _is_deterministic(spec: FlowSpec) -> None:
@@ -162,6 +166,14 @@ def _start(builder: Builder, curved: dict[str, Manifold]) -> State:
             x = jax.random.normal(key, shape, jnp.dtype(spec.dtype))
         state[name] = curved.get(name, Euclidean()).nearest(x)
     return state
+
+
+def _references(builder: Builder) -> State:
+    return {
+        name: builder.array(slot.reference, tuple(slot.shape), f"/state/{name}/reference")
+        for name, slot in builder.spec.state.items()
+        if slot.reference is not None
+    }
 
 
 def _planned(

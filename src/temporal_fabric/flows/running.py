@@ -20,6 +20,7 @@ from temporal_fabric.flows.commands import Command, Finish, Outcome, Record, Res
 from temporal_fabric.flows.controller import advance
 from temporal_fabric.flows.controller_state import ControllerState, Policy
 from temporal_fabric.flows.judging import check_profile
+from temporal_fabric.flows.pictures import pictures, psnr
 from temporal_fabric.flows.reading import read_spec
 from temporal_fabric.flows.remedies import Allowed
 from temporal_fabric.flows.reports import Begin, Broke, Stop
@@ -72,6 +73,9 @@ class RunResult:
 
     decisions: dict[str, Decision]
     """The last of each stage: before, during, exit."""
+
+    psnr: dict[str, dict[str, float]] = field(default_factory=dict[str, "dict[str, float]"])
+    """Of each slot with a reference: ``start`` and ``result``, in dB."""
 
 
 @dataclass
@@ -297,10 +301,7 @@ class _Run:
         refused = not self.session.decisions
         state = {} if refused else {k: np.asarray(x) for k, x in self.session.carry.z.items()}
         redact = bool(manifest["redact_artifacts"])
-        for slot, array in ({} if redact else state).items():
-            data = io.BytesIO()
-            np.save(data, array)
-            self.files.put(f"artifacts/{slot}.npy", data.getvalue())
+        known = None if refused else self._pictured(state, redact=redact)
         result = RunResult(
             run_id=self.run_id,
             folder=self.files.path,
@@ -315,9 +316,30 @@ class _Run:
             state=state,
             sha256=digest_of(state),
             decisions=dict(self.session.decisions),
+            psnr=known or {},
         )
         self._write(result, redact=redact)
         return result
+
+    def _pictured(
+        self, state: dict[str, NDArray[Any]], *, redact: bool
+    ) -> dict[str, dict[str, float]]:
+        """Keep arrays and pictures where that is allowed; return how near the truth they are."""
+        compiled = self.session.compiled
+        start = {slot: np.asarray(x) for slot, x in compiled.start.items()}
+        truth = {slot: np.asarray(x) for slot, x in compiled.references.items()}
+        if not redact:
+            for slot, array in state.items():
+                data = io.BytesIO()
+                np.save(data, array)
+                self.files.put(f"artifacts/{slot}.npy", data.getvalue())
+            for name, picture in pictures(start, state, truth).items():
+                self.files.put(f"artifacts/{name}", picture)
+        found: dict[str, dict[str, float]] = {}
+        for slot, reference in truth.items():
+            both = {"start": psnr(start[slot], reference), "result": psnr(state[slot], reference)}
+            found[slot] = {name: x for name, x in both.items() if x is not None}
+        return found
 
     def _write(self, result: RunResult, *, redact: bool) -> None:
         decisions = {stage: one.as_json() for stage, one in result.decisions.items()}
@@ -328,6 +350,7 @@ class _Run:
             "iteration": result.iteration,
             "energy": energy,
             "sha256": result.sha256,
+            "psnr": result.psnr,
             "settings": asdict(self.state.settings),
             "statistics": {slot: statistics(array) for slot, array in result.state.items()},
         }
@@ -338,6 +361,7 @@ class _Run:
                 "polished": self.session.polished,
                 "transforms": {"validation": validation(decisions, self.spec.seed)},
                 "verdict": result.verdict,
+                "psnr": result.psnr,
             }
         )
         if redact:

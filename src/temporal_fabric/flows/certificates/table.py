@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.certificates.decision import Decision
     from temporal_fabric.flows.certificates.record import Certificate
 
-__all__ = ["certificate_table"]
+__all__ = ["TITLES", "certificate_table"]
 
-_TITLES = {
+TITLES = {
     Stage.BEFORE: "certificates before the run",
     Stage.DURING: "certificates of the steps so far",
     Stage.EXIT: "certificates of the result",
@@ -39,9 +39,7 @@ _COLOURS = {
 
 def certificate_table(decision: Decision) -> RenderableType:
     """Return the certificates against their bounds, and below them what to change."""
-    title = Text.assemble(
-        (decision.name, _COLOURS[decision.colour]), f"  {_TITLES[decision.stage]}"
-    )
+    title = Text.assemble((decision.name, _COLOURS[decision.colour]), f"  {TITLES[decision.stage]}")
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column, justify in (("certificate", "left"), ("value", "right"), ("bound", "right")):
         grid.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
