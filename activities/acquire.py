@@ -37,13 +37,18 @@ from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, Prio
 from temporal_fabric.requests import admit
 from temporal_fabric.requests.changes import after_failures, differences
 from temporal_fabric.requests.moments import deadline_at
+from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.verdicts import unplaceable
 
 if TYPE_CHECKING:
     from temporal_fabric.record import RequestRecord
+    from temporal_fabric.requests import ExecutionRequest
     from temporal_fabric.requests.admission import Admission
 
+
+_SPENT = "inputs_s"
+"""Of a heartbeat: how long the experiment has waited for inputs, which is no waiting in line."""
 
 _BEATS_A_SECOND = 50
 """Of all that wait: each is a write of the server."""
@@ -58,6 +63,7 @@ class Acquire:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._dependencies = Dependencies(desk)
+        self._spent: dict[str, float] = {}
 
     @activity.defn(name=names.ACTIVITY_ACQUIRE)
     async def acquire(self, asked: AcquireInput) -> Grant:
@@ -82,7 +88,8 @@ class Acquire:
     def _waiting(self) -> dict[str, Any]:
         """Return what the UI shows while the request waits for a place."""
         key = activity.info().workflow_id or ""
-        return queueing.waiting(self._desk, key) or self._dependencies.waiting(key)
+        told = queueing.waiting(self._desk, key) or self._dependencies.waiting(key)
+        return told | {_SPENT: spent} if (spent := self._spent.get(key)) else told
 
     async def _place(self, asked: AcquireInput) -> Grant:
         info = activity.info()
@@ -167,19 +174,34 @@ class Acquire:
     ) -> str:
         """Wait for what the request needs, then for a place; return the backend."""
         request, info = admission.request, activity.info()
-        patience = request.queue_timeout
+        patience, key = request.queue_timeout, info.workflow_id or ""
         async with before(grant.deadline, Reason.TIMEOUT, f"not placed by {grant.deadline}"):
-            asking = time.time()
-            await self._dependencies.settled(request, info.workflow_id or "")
+            spent = await self._settle(request, key)
             reach(FailPoint.ACQUIRE_PLACED)
             await self._open(record, admission)
             reach(FailPoint.ACQUIRE_OPENED)
             # Waiting for an input is not waiting for a backend, and being paused is neither.
-            begun = info.scheduled_time.timestamp() + time.time() - asking - asked.waited_s
+            begun = info.scheduled_time.timestamp() + spent - asked.waited_s
             until = "" if patience is None else from_unix(begun + patience)
             message = f"no backend had a place within the queue_timeout of {patience} s"
-            async with before(until, Reason.NO_BACKEND, message):
-                return await queueing.place(self._desk, fitting, grant.priority, asked)
+            try:
+                async with before(until, Reason.NO_BACKEND, message):
+                    return await queueing.place(self._desk, fitting, grant.priority, asked)
+            except ApplicationError:
+                # Handed back: the next delivery has to know what was waited for.
+                activity.heartbeat(self._waiting())
+                raise
+            finally:
+                self._spent.pop(key, None)
+
+    async def _settle(self, request: ExecutionRequest, key: str) -> float:
+        """Wait for the inputs that others make; return how long that took in all, in seconds."""
+        earlier: list[Any] = list(activity.info().heartbeat_details)
+        told = earlier[0] if earlier and is_table(earlier[0]) else {}
+        begun = time.time() - float(told.get(_SPENT, 0.0))
+        await self._dependencies.settled(request, key)
+        self._spent[key] = round(time.time() - begun, 3)
+        return self._spent[key]
 
     async def _placed(self, record: RequestRecord, asked: AcquireInput) -> bool:
         """Say whether the experiment had a place before: then it is not one more."""

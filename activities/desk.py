@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,11 +15,15 @@ from temporal_fabric.draining import DrainMark
 from temporal_fabric.record import RequestRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from temporal_fabric.adapters.contract import Adapter
     from temporal_fabric.config import Settings
     from temporal_fabric.errors import RequestRejected
     from temporal_fabric.observability.observer import Observer
     from temporal_fabric.store import Store
+
+_NEIGHBOURS_S = 10.0
 
 
 @dataclass(slots=True)
@@ -31,6 +37,10 @@ class Desk:
     backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
     search_attributes: bool = False
     _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _neighbours: dict[str, tuple[float, frozenset[str]]] = field(
+        default_factory=dict[str, tuple[float, frozenset[str]]]
+    )
 
     def capacity(self, backend: str) -> Capacity:
         """Return the places of one of this worker's backends."""
@@ -44,6 +54,22 @@ class Desk:
         short = backend.partition("@")[0]
         own = next((c for c in self.settings.backends if c.name == short), BackendConfig(short))
         return own.patience_s
+
+    async def neighbours(
+        self, queue: str, look: Callable[[], Awaitable[set[str]]]
+    ) -> frozenset[str]:
+        """Return which other hosts take from a queue; looked up at most every ten seconds.
+
+        Args:
+            queue: Name of the queue.
+            look: Asks the server for all hosts that do.
+        """
+        async with self._looking:
+            looked_at, hosts = self._neighbours.get(queue, (float("-inf"), frozenset()))
+            if time.monotonic() - looked_at > _NEIGHBOURS_S:
+                hosts = frozenset(await look() - {self.host})
+                self._neighbours[queue] = (time.monotonic(), hosts)
+            return hosts
 
     def places(self) -> list[tuple[str, int, int]]:
         """Return for each backend how many attempts run and how many requests wait."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
 
+from temporal_fabric.activities.handing_back import hand_back
 from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
@@ -51,13 +52,17 @@ async def place(desk: Desk, backends: Sequence[str], priority: int, asked: Acqui
     """Wait for a place on one of some backends and return which it is.
 
     A free one is taken in the order given; else whichever has a place first. A place that came
-    after the wait was called off is given back.
+    after the wait was called off is given back. Where all of them are drained, and another host
+    takes from the pool, the experiment is handed back to it.
 
     Args:
         desk: Whose backends they are.
         backends: Those that can run the request, the preferred first; at least one.
         priority: 1 to 10, 10 most urgent.
         asked: For the place in line.
+
+    Raises:
+        ApplicationError: retryable; it is handed back.
     """
     key = activity.info().workflow_id or ""
     for backend in backends:
@@ -67,14 +72,17 @@ async def place(desk: Desk, backends: Sequence[str], priority: int, asked: Acqui
         asyncio.create_task(desk.capacity(backend).grant(key, priority, asked.since))
         for backend in backends
     ]
+    leaving = asyncio.create_task(hand_back(desk, backends))
     chosen = ""
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*waits, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not any(wait.done() for wait in waits):
+            await leaving
         chosen = next(name for name, wait in zip(backends, waits, strict=True) if wait.done())
     finally:
-        for wait in waits:
+        for wait in (*waits, leaving):
             wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        await asyncio.gather(*waits, leaving, return_exceptions=True)
         for backend, wait in zip(backends, waits, strict=True):
             if backend != chosen and not wait.cancelled() and wait.result():
                 desk.capacity(backend).release(key)

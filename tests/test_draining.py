@@ -230,6 +230,38 @@ async def test_a_mark_that_cannot_be_read_keeps_it_drained(
     assert result.state == "SUCCEEDED"
 
 
+async def test_a_drained_host_hands_back_to_its_pool(
+    own_environment: FabricEnvironment, tmp_path: Path
+) -> None:
+    """What waits at a drained host, and what comes later, runs on the other host of the pool."""
+    env = own_environment
+    fabric = await _fabric(env, _ONE)
+    first = env.worker
+    await fabric.drain("local", "new disk")
+    waits = [await fabric.submit(shell("true")) for _ in range(3)]
+    for handle in waits:
+        await _until(handle, lambda status: status.reason == "DRAINED")
+    away = {"FABRIC_HOME": str(env.home / "two"), "FABRIC_HOST_ID": "two"}
+    second = env.start_worker(**away, FABRIC_STORE=env.settings.store)
+    env.worker = first
+    try:
+        later = [await fabric.submit(shell("true")) for _ in range(3)]
+        results = [await asyncio.wait_for(handle.result(), 90) for handle in waits + later]
+        await fabric.drain("local@two")
+        stuck = await fabric.submit(shell(f"touch {tmp_path}/ran"))
+        await _until(stuck, lambda status: status.reason == "DRAINED")
+        drained = not (tmp_path / "ran").exists()
+        await fabric.undrain("local@two")
+        last = await asyncio.wait_for(stuck.result(), 90)
+    finally:
+        second.terminate()
+        second.wait(20)
+
+    assert {result.backend for result in results} == {"local@two"}
+    assert {result.epoch for result in results} == {1}
+    assert (drained, last.backend) == (True, "local@two")
+
+
 async def test_two_hosts_of_one_pool(own_environment: FabricEnvironment) -> None:
     """Each host's backend is listed, one is drained from afar, and a name that both have asks."""
     env = own_environment

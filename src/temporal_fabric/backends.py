@@ -60,7 +60,7 @@ async def read_backends(client: Client, settings: Settings) -> list[BackendState
     with asking():
         answers = await asyncio.gather(*(_ask_host(client, queue) for queue in queues))
         heard = {answer.host: answer for answer in answers if answer is not None}
-        polling = await asyncio.gather(*(_hosts(client, queue) for queue in queues))
+        polling = await asyncio.gather(*(polling_hosts(client, queue) for queue in queues))
         others = sorted(set[str]().union(*polling) - heard.keys())
         known = {told.name for answer in heard.values() for told in answer.backends}
         shorts = {_short(name) for name in known} | {c.name for c in settings.backends}
@@ -184,8 +184,8 @@ def _choose(found: Sequence[BackendState], wanted: str) -> str:
     )
 
 
-async def _hosts(client: Client, queue: str) -> set[str]:
-    """Return the hosts whose workers poll a queue."""
+async def polling_hosts(client: Client, queue: str) -> set[str]:
+    """Return the hosts whose workers poll a queue, or did until a minute ago."""
     answer = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace,

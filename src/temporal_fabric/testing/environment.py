@@ -26,8 +26,9 @@ from temporal_fabric.launcher import LauncherClient
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-_START_S = 30.0
-_STOP_S = 20.0
+_START_S = 120.0
+_STOP_S = 60.0
+"""Guards against what hangs: a machine with ten times as much to do as it can is only slow."""
 
 
 class FabricEnvironment:

@@ -1,0 +1,57 @@
+"""Giving an experiment back to its pool, where this host is drained and another one is not.
+
+A drained host goes on to take from its pool: it may be the only one, and then it is the one
+that can say what an experiment waits for. So it looks who else takes from the pool, and lets
+go of what it cannot place. The server gives that to any of them, at times to this one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from temporal_fabric.backends import polling_hosts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from temporal_fabric.activities.desk import Desk
+
+_LOOK_S = 2.0
+_AT_ONCE = 4
+"""Deliveries after which it is held for longer and longer: the others may be drained as well."""
+
+_LONGEST_S = 30.0
+_AGAIN = timedelta(milliseconds=100)
+
+
+async def hand_back(desk: Desk, backends: Sequence[str]) -> NoReturn:
+    """Wait until every backend is drained here and another host takes from the pool, then leave.
+
+    Args:
+        desk: Whose backends they are.
+        backends: Those that fit.
+
+    Raises:
+        ApplicationError: retryable; the server offers the experiment to the pool again.
+    """
+    info = activity.info()
+    delivered, held_s = info.attempt, 0.0
+    if delivered > _AT_ONCE:
+        held_s = min(2.0 ** (delivered - _AT_ONCE), _LONGEST_S)
+    await asyncio.sleep(held_s)
+    while True:
+        if await _better_elsewhere(desk, backends, info.task_queue):
+            text = f"{', '.join(backends)} is drained, another host takes from {info.task_queue}"
+            raise ApplicationError(text, type="DrainedHere", next_retry_delay=_AGAIN)
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _better_elsewhere(desk: Desk, backends: Sequence[str], queue: str) -> bool:
+    if not all(desk.capacity(backend).drained for backend in backends):
+        return False
+    return bool(await desk.neighbours(queue, lambda: polling_hosts(activity.client(), queue)))
