@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError
 
@@ -34,6 +31,7 @@ from temporal_fabric.clock import from_unix
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
+from temporal_fabric.pollers import pollers
 from temporal_fabric.requests import admit
 from temporal_fabric.requests.changes import after_failures, differences
 from temporal_fabric.requests.moments import deadline_at
@@ -245,15 +243,8 @@ class Acquire:
         """
         client = activity.client()
         offered = activity.info().scheduled_time - timedelta(seconds=held.patience_s)
-        answer = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=client.namespace,
-                task_queue=TaskQueue(name=names.backend_queue(held.backend)),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-            )
-        )
-        polled = [poller.last_access_time.ToDatetime(UTC) for poller in answer.pollers]
-        away = all(at < offered for at in polled)
+        polled = await pollers(client, names.backend_queue(held.backend))
+        away = all(at < offered for at in polled.values())
         return Reason.BACKEND_DOWN if away else Reason.WAITING_FOR_CAPACITY
 
 

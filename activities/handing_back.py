@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from temporal_fabric.backends import polling_hosts
+from temporal_fabric.pollers import polling_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

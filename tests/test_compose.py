@@ -164,7 +164,7 @@ def test_the_server_is_told_what_the_embedded_one_is_told() -> None:
         for key, values in _yaml("deploy/dynamicconfig.yaml").items()
     }
 
-    assert told == spawn._DYNAMIC_CONFIG  # pyright: ignore[reportPrivateUsage]
+    assert told == spawn.DYNAMIC_CONFIG
 
 
 def test_the_file_is_valid_by_the_schema_of_compose() -> None:

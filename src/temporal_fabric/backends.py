@@ -11,12 +11,9 @@ import fcntl
 import os
 import secrets
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import ActivityFailureError
 from temporalio.exceptions import ApplicationError
 
@@ -26,6 +23,7 @@ from temporal_fabric.config import host_id
 from temporal_fabric.connection import asking
 from temporal_fabric.draining import DrainMark
 from temporal_fabric.errors import BackendError, Problem, RequestRejected, ServerUnavailable
+from temporal_fabric.pollers import polling_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -39,10 +37,6 @@ _TAKEN = timedelta(seconds=5)
 """A worker that is there takes it at once."""
 
 _DONE = timedelta(seconds=20)
-_POLL = timedelta(seconds=90)
-"""An open poll lasts a minute: who has not come for longer is away."""
-
-_IDENTITY = "fabric@"
 _AWAY = "its worker does not answer: start it with temporal-fabric worker"
 
 
@@ -182,23 +176,6 @@ def _choose(found: Sequence[BackendState], wanted: str) -> str:
     raise RequestRejected(
         [Problem("E_NAME", "/backend", message, actual=wanted[:80], allowed=tuple(known))]
     )
-
-
-async def polling_hosts(client: Client, queue: str) -> set[str]:
-    """Return the hosts whose workers poll a queue, or did until a minute ago."""
-    answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-        )
-    )
-    since = datetime.now(UTC) - _POLL
-    return {
-        poller.identity.removeprefix(_IDENTITY)
-        for poller in answer.pollers
-        if poller.identity.startswith(_IDENTITY) and poller.last_access_time.ToDatetime(UTC) > since
-    }
 
 
 async def _find_host(client: Client, host: str, shorts: set[str]) -> BackendsAnswer | None:

@@ -41,6 +41,7 @@ _AWAY = {
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.UNIMPLEMENTED,
 }
 _DENIED = {
     RPCStatusCode.UNAUTHENTICATED: "does not know this caller",
@@ -68,6 +69,11 @@ def server_error(error: Exception, what: str) -> FabricError:
     if isinstance(error, RuntimeError):
         status = next((s for mark, s in _DENIED_TEXTS.items() if mark in text), None)
         text = text.partition('message: "')[2].partition('"')[0]
+    if status is RPCStatusCode.UNIMPLEMENTED:
+        return ServerUnavailable(
+            f"the server cannot do what this asks for [server={text}]: 'temporal-fabric doctor' "
+            "says what it lacks and how to turn it on"
+        )
     if status is None or status not in _DENIED:
         return ServerUnavailable(f"{what}: {error}")
     message = (

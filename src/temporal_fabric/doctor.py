@@ -7,9 +7,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSystemInfoRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
 from temporalio.service import RPCError
 
 from temporal_fabric import attributes, durable, names
@@ -19,8 +17,10 @@ from temporal_fabric.errors import FabricError, PermanentBackendError
 from temporal_fabric.isolation.abilities import YES, able_here
 from temporal_fabric.isolation.rules import read_rules
 from temporal_fabric.observability.checks import Check, watching
+from temporal_fabric.pollers import ACTIVITIES, WORKFLOWS, pollers
 
 if TYPE_CHECKING:
+    from temporalio.api.enums.v1 import TaskQueueType
     from temporalio.client import Client
 
     from temporal_fabric.config import Settings
@@ -117,10 +117,11 @@ async def _server(client: Client, settings: Settings) -> list[Check]:
     where = client.service_client.config.target_host
     checks = [Check("server", "ok", f"{where}, version {info.server_version}{ui}")]
     checks.append(await _attributes(client))
-    checks += [await _queue(client, names.QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)]
+    checks.append(await _standalone(client))
+    checks += [await _queue(client, names.QUEUE, WORKFLOWS)]
     for pool in settings.pools:
         queue = names.pool_queue(pool)
-        checks.append(await _queue(client, queue, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY))
+        checks.append(await _queue(client, queue, ACTIVITIES))
     checks.append(_cores())
     return checks
 
@@ -141,15 +142,28 @@ _ATTRIBUTES = (
 )
 
 
+async def _standalone(client: Client) -> Check:
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    try:
+        answer = await client.workflow_service.describe_namespace(request)
+    except RPCError as exc:
+        return Check("standalone activities", "warn", f"cannot be asked about: {exc}", _STANDALONE)
+    if answer.namespace_info.capabilities.standalone_activities:
+        return Check("standalone activities", "ok", "plan, logs from afar, exec, backends")
+    return Check("standalone activities", "warn", "the server has none", _STANDALONE)
+
+
+_STANDALONE = (
+    "experiments run, but nothing is refused before it is submitted, and plan, backends, exec "
+    "and logs from another host do not work; set activity.enableStandalone to true in the "
+    "server's dynamic configuration, or use a server that knows it (1.31 does)"
+)
+
+
 async def _queue(client: Client, queue: str, kind: TaskQueueType.ValueType) -> Check:
-    answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
-        )
-    )
-    if answer.pollers:
-        who = ", ".join(sorted({poller.identity for poller in answer.pollers}))
-        return Check(queue, "ok", f"polled by {who}")
+    found = await pollers(client, queue, kind)
+    if found:
+        return Check(queue, "ok", f"polled by {', '.join(sorted(found))}")
     return Check(queue, "fail", "no worker polls it", "start one: temporal-fabric worker")
 
 

@@ -27,7 +27,7 @@ _SHIM = Path(__file__).with_name("shim.py")
 _FULL, _NORMAL = 2, 1
 
 # Each was measured on the pinned version; the server accepts unknown keys in silence.
-_DYNAMIC_CONFIG = {
+DYNAMIC_CONFIG = {
     "matching.enableFairness": "true",
     # More than one partition makes priority and weights approximate.
     "matching.numTaskqueueReadPartitions": "1",
@@ -63,7 +63,7 @@ def server_command(
     synchronous = _FULL if durable else _NORMAL
     for pragma in ("journal_mode=WAL", f"synchronous={synchronous}"):
         command += ["--sqlite-pragma", pragma]
-    for key, value in _DYNAMIC_CONFIG.items():
+    for key, value in DYNAMIC_CONFIG.items():
         command += ["--dynamic-config-value", f"{key}={value}"]
     for name, kind in search_attributes.items():
         command += ["--search-attribute", f"{name}={kind}"]
