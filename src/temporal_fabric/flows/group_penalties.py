@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from temporal_fabric.flows.operators import Shape, static
-from temporal_fabric.flows.penalties import Traits, fitting, indicator, shrunk, summed
+from temporal_fabric.flows.penalties import Traits, fitting, indicator, shrunk
 from temporal_fabric.flows.precision import host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jax import Array
 
 __all__ = ["GroupL1", "LabelledGroupL1", "Tree", "wavelet_tree"]
@@ -53,14 +55,17 @@ class GroupL1:
 
     def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return summed(self.weights * (self._norms(u + d) - self._norms(u)))
+        return _norms_differ(u, d, self._sums, self.weights)
 
     def traits(self) -> Traits:
         """Coercive where every weight is positive."""
         return Traits(coercive=bool((host(self.weights) > 0).all()))
 
     def _norms(self, u: Array) -> Array:
-        return jnp.sqrt(jnp.sum(jnp.abs(u) ** 2, axis=self.axes, keepdims=True))
+        return jnp.sqrt(self._sums(jnp.abs(u) ** 2))
+
+    def _sums(self, each: Array) -> Array:
+        return jnp.sum(each, axis=self.axes, keepdims=True)
 
 
 @jax.tree_util.register_dataclass
@@ -92,16 +97,18 @@ class LabelledGroupL1:
 
     def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return summed(self.weights * (self._norms(u + d) - self._norms(u)))
+        return _norms_differ(u, d, self._sums, self.weights)
 
     def traits(self) -> Traits:
         """Coercive where every weight is positive."""
         return Traits(coercive=bool((host(self.weights) > 0).all()))
 
     def _norms(self, u: Array) -> Array:
-        squares = jnp.abs(u.reshape(-1)) ** 2
+        return jnp.sqrt(self._sums(jnp.abs(u) ** 2))
+
+    def _sums(self, each: Array) -> Array:
         groups = self.weights.shape[0]
-        return jnp.sqrt(jax.ops.segment_sum(squares, self.labels.reshape(-1), groups))
+        return jax.ops.segment_sum(each.reshape(-1), self.labels.reshape(-1), groups)
 
 
 @jax.tree_util.register_dataclass
@@ -165,7 +172,7 @@ class Tree:
 
     def difference(self, u: Array, d: Array) -> tuple[Array, Array]:
         """Return the summed differences."""
-        return summed(self._each(u + d) - self._each(u))
+        return _norms_differ(u.reshape(-1), d.reshape(-1), self._sums, self.weights)
 
     def traits(self) -> Traits:
         """Coercive where every root has a positive weight: roots contain everything."""
@@ -173,16 +180,35 @@ class Tree:
         return Traits(coercive=bool((host(self.weights)[roots] > 0).all()))
 
     def _each(self, u: Array) -> Array:
-        squares = jnp.abs(u.reshape(-1)) ** 2
+        return self.weights * jnp.sqrt(self._sums(jnp.abs(u.reshape(-1)) ** 2))
+
+    def _sums(self, each: Array) -> Array:
+        """Return the sums over subtrees, in raveled order."""
         for depth in range(self.height, 0, -1):
-            squares = self._raised(squares, jnp.where(self.depths == depth, squares, 0), depth)
-        return self.weights * jnp.sqrt(squares)
+            each = self._raised(each, jnp.where(self.depths == depth, each, 0), depth)
+        return each
 
     def _raised(self, squares: Array, below: Array, depth: int) -> Array:
         """Add what stands at a depth to the parents."""
         if depth == 0:
             return squares
         return squares + jax.ops.segment_sum(below, self.parents, squares.shape[0])
+
+
+def _norms_differ(
+    u: Array, d: Array, sums: Callable[[Array], Array], weights: Array
+) -> tuple[Array, Array]:
+    """Return sum w_g (|u_g + d_g| - |u_g|), and the size that its rounding is measured by.
+
+    As (2 <u_g, d_g> + |d_g|^2) / (|u_g + d_g| + |u_g|): two norms that agree in most digits are
+    never subtracted, so that descent can be told to the end of a run.
+    """
+    squares = jnp.abs(d) ** 2
+    both = jnp.sqrt(sums(jnp.abs(u + d) ** 2)) + jnp.sqrt(sums(jnp.abs(u) ** 2))
+    share = weights / jnp.where(both > 0, both, 1)
+    change = share * sums(2 * jnp.real(jnp.conj(u) * d) + squares)
+    size = jnp.abs(share) * sums(2 * jnp.abs(u) * jnp.abs(d) + squares)
+    return jnp.sum(change), jnp.sum(size)
 
 
 def wavelet_tree(shape: Shape, levels: int, weights: Array) -> Tree:

@@ -183,7 +183,9 @@ def policy_of(spec: FlowSpec) -> Policy:
         warm_up=math.ceil(_WARM_UP / every) * every,
         wall_s=budget.wall_s,
         polish=spec.flow.polish or 0,
-        allowed=Allowed(lenses=tuple(one for one in lenses if one != own)),
+        allowed=Allowed(
+            lenses=tuple(one for one in lenses if one != own), mu_max=spec.certification.mu_max
+        ),
         tuner=tuner,
     )
 

@@ -352,6 +352,9 @@ class CertificationProfile(Model):
     ] = "strict"
     tolerances: dict[Slug, float] = Field(default={})
     """Bounds that replace the profile's own."""
+    mu_max: Weight = 0.0
+    """Largest Tikhonov weight that may be added to open a gate; it changes the energy, and is
+    recorded. None where unset."""
     refinement_test: bool = False
     """Solve the flow on two coarser meshes too, and say whether the energy depends on the mesh."""
     refinement_order: Positive = 2.0
