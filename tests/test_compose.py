@@ -17,6 +17,9 @@ from temporal_fabric.devserver import spawn
 from tests.backends import missing
 
 ROOT = Path(__file__).parents[1]
+NEWER = "Unknown key 'DelegateSubgroup' in section [Service], ignoring."
+"""What systemd before version 254 says of the one line that is newer than it."""
+
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 LONG_RUNNING = ("postgresql", "prometheus", "temporal", "ui", "worker")
 ONE_SHOT = ("temporal-setup", "create-namespace")
@@ -233,7 +236,8 @@ def test_units_are_understood_by_systemd(unit: Path, tmp_path: Path) -> None:
         ["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if NEWER not in line]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_a_service_manager_ends_the_worker_alone() -> None:

@@ -13,7 +13,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec, cgroups, syscalls
+from temporal_fabric.launcher import (
+    LauncherClient,
+    LaunchRecord,
+    LaunchSpec,
+    cgroups,
+    detection,
+    syscalls,
+)
 from temporal_fabric.launcher.sweep import INFO
 from temporal_fabric.launcher.trees import marked_by, signal_marked
 
@@ -69,7 +76,7 @@ class Place:
 
     def memory_limit(self, key: str) -> Path | None:
         """Return the file that limits the memory of an attempt's tree."""
-        base = cgroups.detect(f"fabric-{syscalls.home_id(self.home)}").memory
+        base = detection.detect(f"fabric-{syscalls.home_id(self.home)}").memory
         if base is None:
             return None
         newer = (base / "memory.events").exists()
@@ -149,7 +156,7 @@ async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> bool:
 
 def cgroups_of(identity: str) -> list[Path]:
     """Return the control groups that carry a home's name, below our own groups."""
-    found = cgroups.detect("fabric-tests-probe")
+    found = detection.detect("fabric-tests-probe")
     for folder in found.folders():
         cgroups.remove_group(folder)
     return [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric.errors import FabricError
 from temporal_fabric.isolation import bubblewrap
 from temporal_fabric.isolation.rules import LEVELS, NONE, SANDBOX
-from temporal_fabric.launcher import LauncherClient, cgroups, log_cap
+from temporal_fabric.launcher import LauncherClient, cgroups, detection, log_cap
 from temporal_fabric.launcher.limits import PIDS, held
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ async def able_here(home: Path, rules: Rules) -> Abilities:
 
 def _look() -> dict[str, Any]:
     """Return what a launcher of this process would say."""
-    bases = cgroups.detect(f"fabric-look-{os.getpid()}", os.environ.get(cgroups.CHOICE_ENV, ""))
+    bases = detection.detect(f"fabric-look-{os.getpid()}", os.environ.get(detection.CHOICE_ENV, ""))
     for base in bases.folders():
         cgroups.remove_group(base)
     return held(bases)

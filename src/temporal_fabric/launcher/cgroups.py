@@ -1,8 +1,7 @@
-"""Control groups, where the kernel and our rights permit: version 2, version 1 or both mixed.
+"""The control groups of attempts, of version 2, version 1 or both mixed.
 
-One group per attempt below one base per home, beside the launcher's own group so that limits
-set from outside go on to hold. Groups are for killing whole trees, for counting, and for the
-limits that an attempt asks for.
+One group per attempt below one base per home, which `detection` finds. Groups are for killing
+whole trees, for counting, and for the limits that an attempt asks for.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,7 @@ from temporal_fabric.launcher import limits as held
 if TYPE_CHECKING:
     from temporal_fabric.launcher.limits import Limits
 
-V1, V2, NONE = "v1", "v2", "none"
-CHOICE_ENV = "FABRIC_LAUNCHER_CGROUP"
+NONE = "none"
 
 _FREEZE_S = 2.0
 _PREFIX = "a-"
@@ -123,33 +121,6 @@ class Group:
         cpu = self._bases.cpu or self._bases.kill
         oom, peak = _memory(memory / self._name) if memory else (0, None)
         return Usage(oom, peak, _cpu(cpu / self._name) if cpu else None)
-
-
-def detect(name: str, choice: str = "") -> Bases:
-    """Make the base folders called `name` and return those that work.
-
-    Args:
-        name: Name of the base folder, one per home.
-        choice: ``v1``, ``v2`` or ``none`` to allow nothing else.
-    """
-    if choice == NONE:
-        return Bases()
-    mounts, own = _mounts(), _own_groups()
-    found = Bases()
-    if choice != V1:
-        found = _detect_v2(name, mounts, own)
-    if found.kill is None and choice != V2:
-        kill = _base("freezer", name, mounts, own, "freezer.state")
-        found = Bases(V1 if kill else NONE, kill, None, _base("cpuacct", name, mounts, own))
-    if found.kill is None:
-        return Bases()
-    found = replace(
-        found,
-        memory=found.memory or _base("memory", name, mounts, own, "memory.oom_control"),
-        quota=found.quota or _base("cpu", name, mounts, own, "cpu.cfs_quota_us"),
-        pids=found.pids or _base("pids", name, mounts, own, "pids.max"),
-    )
-    return found if _joinable(found) else Bases()
 
 
 def sweep_base(base: Path, limit_s: float) -> bool:
@@ -262,103 +233,6 @@ def _pids(group: Path) -> list[int]:
             text = (Path(folder) / "cgroup.procs").read_text(encoding="ascii")
             # Processes outside our pid namespace are listed as 0.
             found += [int(line) for line in text.split() if line != "0"]
-    return found
-
-
-def _detect_v2(name: str, mounts: dict[str, tuple[str, Path]], own: dict[str, str]) -> Bases:
-    kill = _base("", name, mounts, own)
-    if kill is None:
-        return Bases()
-    # Refused where our own group has processes and is not the root: then nothing is counted.
-    for controller in ("memory", "cpu", "pids"):
-        for folder in (kill.parent, kill):
-            with suppress(OSError):
-                (folder / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
-    if not _has(kill, "cgroup.kill"):
-        remove_group(kill)
-        return Bases()
-    return Bases(
-        V2,
-        kill,
-        memory=kill if _has(kill, "memory.events") else None,
-        quota=kill if _has(kill, "cpu.max") else None,
-        pids=kill if _has(kill, "pids.max") else None,
-    )
-
-
-def _base(
-    controller: str,
-    name: str,
-    mounts: dict[str, tuple[str, Path]],
-    own: dict[str, str],
-    needed: str = "cgroup.procs",
-) -> Path | None:
-    if controller not in mounts or controller not in own:
-        return None
-    root, point = mounts[controller]
-    path = own[controller]
-    if not path.startswith(root):
-        return None
-    base = point / path.removeprefix(root).lstrip("/") / name
-    try:
-        base.mkdir(exist_ok=True)
-    except OSError:
-        return None
-    return base if _has(base, needed) else None
-
-
-def _has(base: Path, needed: str) -> bool:
-    """Return whether a child of the base has a control file; the root has fewer files."""
-    probe = base / "probe"
-    try:
-        probe.mkdir(exist_ok=True)
-    except OSError:
-        return False
-    try:
-        return (probe / needed).exists()
-    finally:
-        remove_group(probe)
-
-
-def _joinable(bases: Bases) -> bool:
-    """Let a child try to join: rights to make a group do not imply rights to enter it."""
-    probes = [base / "probe" for base in bases.folders()]
-    for probe in probes:
-        probe.mkdir(exist_ok=True)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            for probe in probes:
-                (probe / "cgroup.procs").write_text("0", encoding="ascii")
-        except BaseException:  # noqa: BLE001 - a forked copy must not go on
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    for probe in probes:
-        remove_group(probe)
-    return status == 0
-
-
-def _mounts() -> dict[str, tuple[str, Path]]:
-    """Return root and mount point by controller, "" standing for version 2."""
-    found: dict[str, tuple[str, Path]] = {}
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
-        root, point = left.split(" ")[3:5]
-        if kind == "cgroup2":
-            found[""] = (root, Path(point))
-        elif kind == "cgroup":
-            for controller in options.split(","):
-                found[controller] = (root, Path(point))
-    return found
-
-
-def _own_groups() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), path)
     return found
 
 

@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _host_half(home: Path, answer: int) -> None:
-    from temporal_fabric.launcher import journal, sweep  # noqa: PLC0415 - see _own_package
+    from temporal_fabric.launcher import detection, journal, sweep  # noqa: PLC0415 - _own_package
 
     os.chdir(home)
     home = Path()
@@ -64,6 +64,7 @@ def _host_half(home: Path, answer: int) -> None:
     if not sweep.wait_for_last(home, _OLD_S):
         raise TimeoutError("the last launcher does not end")
     sweep.sweep(home)
+    detection.make_room()
     chosen = os.environ.get(_MODE_ENV)
     if chosen and chosen not in _MODES:
         raise ValueError(f"{_MODE_ENV} is none of {', '.join(_MODES)}: {chosen!r}")
@@ -126,7 +127,7 @@ def _unshare(mode: str) -> None:
 
 
 def _launcher(mode: str, host_proc: int, report: int, go: int, answer: int) -> None:
-    from temporal_fabric.launcher import cgroups, server, syscalls  # noqa: PLC0415
+    from temporal_fabric.launcher import detection, server, syscalls  # noqa: PLC0415
 
     os.setsid()
     if mode == "plain":
@@ -134,7 +135,7 @@ def _launcher(mode: str, host_proc: int, report: int, go: int, answer: int) -> N
     else:
         syscalls.mount_own_proc()
     name = f"fabric-{syscalls.home_id(Path())}"
-    bases = cgroups.detect(name, os.environ.get(cgroups.CHOICE_ENV, ""))
+    bases = detection.detect(name, os.environ.get(detection.CHOICE_ENV, ""))
     os.write(report, _report(bases))
     os.close(report)
     if not os.read(go, 1):
