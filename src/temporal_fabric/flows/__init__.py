@@ -41,9 +41,12 @@ Who knows what, from the ground up:
   digest, beside the run.
 - `session` answers the controller's questions on the device, `judging` holds findings against the
   profile before, during and after, and `adjusting` puts the controller's settings into the
-  specification, so that a move is compiled and certified like what the user wrote.
+  specification, so that a move is compiled and certified like what the user wrote. What it finds
+  out beside: ``lens_choice`` probes lenses, ``leapfrog_trials`` flies, ``refining`` solves on
+  coarser meshes, ``polishing`` makes the last steps in float64.
 - `running.run_certified` is the loop in one process, `run_folder` its capsule, ``tables`` and
-  ``run_manifest`` what stands in it; `runs` reads it again.
+  ``run_manifest`` what stands in it; `runs` reads it again, ``pictures`` and ``report`` show it.
+  `batching.run_batch` is the loop for many flows, whose chunks of one shape are one program.
 """
 
 from __future__ import annotations
@@ -52,19 +55,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from temporal_fabric.flows.api import (
-        advance,
-        compile_flow,
-        load_run,
-        load_run_manifest,
-        read_spec,
-        read_spec_file,
-        resume_certified,
-        resume_run,
-        run_certified,
-        run_flow_step,
-    )
-    from temporal_fabric.flows.compiling import Compiled
+    from temporal_fabric.flows.batching import run_batch
+    from temporal_fabric.flows.chunk import advance
+    from temporal_fabric.flows.compiling import Compiled, compile_flow
+    from temporal_fabric.flows.reading import read_spec, read_spec_file
+    from temporal_fabric.flows.running import resume_certified, run_certified
+    from temporal_fabric.flows.runs import load_run, load_run_manifest, resume_run
+    from temporal_fabric.flows.single_step import run_flow_step
     from temporal_fabric.flows.spec import FlowSpec
 
 __all__ = [
@@ -78,14 +75,25 @@ __all__ = [
     "read_spec_file",
     "resume_certified",
     "resume_run",
+    "run_batch",
     "run_certified",
     "run_flow_step",
 ]
 
-_HOMES = {"Compiled": "compiling", "FlowSpec": "spec", "read_spec": "reading"}
+_HOMES = {
+    "batching": ("run_batch",),
+    "chunk": ("advance",),
+    "compiling": ("Compiled", "compile_flow"),
+    "reading": ("read_spec", "read_spec_file"),
+    "running": ("resume_certified", "run_certified"),
+    "runs": ("load_run", "load_run_manifest", "resume_run"),
+    "single_step": ("run_flow_step",),
+    "spec": ("FlowSpec",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

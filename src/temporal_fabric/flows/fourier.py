@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from temporal_fabric.flows.facts import Facts
-from temporal_fabric.flows.operators import Frame, Shape, static
+from temporal_fabric.flows.operators import Shape, static
+from temporal_fabric.flows.transforms import Orthonormal
 
 if TYPE_CHECKING:
     from jax import Array
@@ -22,7 +22,7 @@ __all__ = ["FourierTransform"]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FourierTransform:
+class FourierTransform(Orthonormal):
     """The unitary DFT of a real array over all axes; coefficients are complex.
 
     W'W = I on real arrays. W W' = I on the coefficients of real arrays, a subspace that every
@@ -32,21 +32,6 @@ class FourierTransform:
     in_shape: Shape = static()
     dtype: str = static()
 
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of the coefficients, that of the samples."""
-        return self.in_shape
-
-    @property
-    def frame(self) -> Frame:
-        """Orthonormal on real arrays."""
-        return "orthonormal"
-
-    @property
-    def frame_constant(self) -> float:
-        """The c of W W' = c I."""
-        return 1.0
-
     def matvec(self, x: Array) -> Array:
         """Return the coefficients."""
         return jnp.fft.fftn(x, norm="ortho")
@@ -54,10 +39,6 @@ class FourierTransform:
     def adjoint(self, y: Array) -> Array:
         """Return the real part of the inverse DFT, the adjoint on real arrays."""
         return jnp.fft.ifftn(y, norm="ortho").real
-
-    def inverse(self, u: Array) -> Array:
-        """Return the samples."""
-        return self.adjoint(u)
 
     def levels_of(self) -> F64:
         """Return octaves of frequency: 0 for the mean, then one more each time it doubles."""
@@ -68,7 +49,3 @@ class FourierTransform:
             frequency = np.maximum(frequency, cycles)
         octaves: F64 = np.floor(np.log2(2 * np.maximum(frequency, 0.5)))
         return octaves
-
-    def facts(self) -> Facts:
-        """Return an isometry."""
-        return Facts(norm=1.0 + 1e-13, method="unitary by construction", isometry=1.0)

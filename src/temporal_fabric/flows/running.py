@@ -8,6 +8,7 @@ import math
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
         MultiscaleSchedule,
     )
 
-__all__ = ["RunResult", "Watch", "policy_of", "resume_certified", "run_certified"]
+__all__ = ["Run", "RunResult", "Watch", "begun", "policy_of", "resume_certified", "run_certified"]
 
 _CHUNK = 100
 _WARM_UP = 10
@@ -126,13 +127,26 @@ def run_certified(
     stamp = time.strftime("%Y%m%dT%H%M%S")
     path = out or Path("runs") / f"{read.name}-{stamp}-{time.time_ns() % 1000:03d}"
     check_profile(read)
-    run = _Run(read, folder, compiled, RunFolder(path), watch or Watch())
-    run.files.create(manifest_of(read, path.name, redact=redact_artifacts))
-    where = str((folder or Path()).absolute())
-    run.files.put_json(
-        "spec.json", {"folder": where, "spec": read.model_dump(mode="json", exclude_defaults=True)}
-    )
+    run = begun(read, path, folder, compiled=compiled, watch=watch, redact=redact_artifacts)
     return run.go(*advance(run.policy, ControllerState(), Begin()))
+
+
+def begun(
+    spec: FlowSpec,
+    path: Path,
+    folder: Path | None,
+    *,
+    compiled: Compiled | None = None,
+    watch: Watch | None = None,
+    redact: bool = False,
+) -> Run:
+    """Return a run with a folder of its own, before its first question."""
+    run = Run(spec, folder, compiled, RunFolder(path), watch or Watch())
+    run.files.create(manifest_of(spec, path.name, redact=redact))
+    where = str((folder or Path()).absolute())
+    plain = spec.model_dump(mode="json", exclude_defaults=True)
+    run.files.put_json("spec.json", {"folder": where, "spec": plain})
+    return run
 
 
 def resume_certified(out: Path, *, watch: Watch | None = None) -> RunResult:
@@ -149,7 +163,7 @@ def resume_certified(out: Path, *, watch: Watch | None = None) -> RunResult:
         )
     kept = json.loads((out / "spec.json").read_text())
     spec = read_spec(kept["spec"])
-    run = _Run(spec, Path(kept["folder"]), None, files, watch or Watch())
+    run = Run(spec, Path(kept["folder"]), None, files, watch or Watch())
     found = files.last_good(spec.dtype)
     if found is None:
         files.forget_after(0)
@@ -191,8 +205,8 @@ def policy_of(spec: FlowSpec) -> Policy:
 
 
 @dataclass
-class _Run:
-    """The loop: one question at a time."""
+class Run:
+    """One run between its controller, its session and its folder: one question at a time."""
 
     spec: FlowSpec
     folder: Path | None
@@ -216,41 +230,41 @@ class _Run:
     def go(self, state: ControllerState, commands: Sequence[Command]) -> RunResult:
         """Obey until the controller finishes."""
         with Saver() as saver:
-            while True:
-                self.state = state
-                finish, report = self._obey(commands, saver)
-                if finish is not None:
-                    saver.wait()
-                    return self._sealed(finish)
-                if report is None:  # pragma: no cover - a controller always asks or finishes
-                    raise CapsuleError("the controller asked for nothing")
-                if self.watch.wants_stop():
-                    state, _ = advance(self.policy, state, Stop())
-                state, commands = advance(self.policy, state, report)
-                self.watch.shows(state, self._newest)
+            while not isinstance(asked := self.obey(state, commands, saver), Finish):
+                state, commands = self.told(partial(self.session.answer, asked))
+            return self.sealed(asked, saver)
 
-    def _obey(
-        self, commands: Sequence[Command], saver: Saver
-    ) -> tuple[Finish | None, Report | None]:
-        for command in commands:
+    def obey(
+        self, state: ControllerState, commands: Sequence[Command], saver: Saver
+    ) -> Question | Finish:
+        """Record, save and restore as the controller says; return what it asks, or its end."""
+        self.state = state
+        *before, last = commands
+        for command in before:
             if isinstance(command, Record):
                 self._record(command)
             elif isinstance(command, Restore):
                 self._restore(saver, start=command.start)
             elif isinstance(command, Save):
                 self._save(saver)
-            elif isinstance(command, Finish):
-                return command, None
-            else:
-                return None, self._answer(command)
-        return None, None
+        if isinstance(last, Record | Restore | Save):  # pragma: no cover - it asks or finishes
+            raise CapsuleError("the controller asked for nothing")
+        return last
 
-    def _answer(self, question: Question) -> Report:
+    def told(self, answer: Callable[[], Report]) -> tuple[ControllerState, tuple[Command, ...]]:
+        """Return what the controller makes of an answer; where there is none, it fails closed."""
+        report: Report
         try:
-            return self.session.answer(question)
-        except Exception as exc:  # noqa: BLE001 - whatever went wrong, the run fails closed
+            report = answer()
+        except Exception as exc:  # noqa: BLE001 - whatever went wrong
             self.files.log(traceback.format_exc())
-            return Broke(f"{type(exc).__name__}: {exc}")
+            report = Broke(f"{type(exc).__name__}: {exc}")
+        state = self.state
+        if self.watch.wants_stop():
+            state, _ = advance(self.policy, state, Stop())
+        state, commands = advance(self.policy, state, report)
+        self.watch.shows(state, self._newest)
+        return state, commands
 
     def _restore(self, saver: Saver, *, start: bool) -> None:
         if start:
@@ -298,7 +312,9 @@ class _Run:
     def _clock(self) -> float:
         return time.monotonic() - self.began
 
-    def _sealed(self, finish: Finish) -> RunResult:
+    def sealed(self, finish: Finish, saver: Saver) -> RunResult:
+        """Return what became of the run, its capsule sealed."""
+        saver.wait()
         manifest = self.files.manifest()
         refused = not self.session.decisions
         state = {} if refused else {k: np.asarray(x) for k, x in self.session.carry.z.items()}

@@ -19,7 +19,7 @@ from temporal_fabric.errors import CapsuleError, RequestRejected
 from temporal_fabric.flows import judging
 from temporal_fabric.flows.adjusting import adjusted, lambda_of, lens_name
 from temporal_fabric.flows.checkpoint import RNG_KEY, Checkpoint
-from temporal_fabric.flows.chunk import run_chunk
+from temporal_fabric.flows.chunk import Job
 from temporal_fabric.flows.commands import Advance, Certify, Lint, Polish, Try, settings_from_json
 from temporal_fabric.flows.compiling import compile_flow
 from temporal_fabric.flows.lens_choice import probed, ranked, seeds, universal_lambda
@@ -78,7 +78,7 @@ class Session:
         self._findings: tuple[Finding, ...] = ()
         self._dual: float | None = None
         self._coarser: tuple[float, float] | None = None
-        self._trials = 0
+        self._trials, self._began = 0, 0.0
         self.polished = False
         """Whether the result is that of phase 3, in float64."""
 
@@ -201,8 +201,20 @@ class Session:
         return Certified(gate=Gate.of(decision), elapsed_s=self._clock())
 
     def _advance(self, question: Advance) -> Advanced:
+        job, every = self.prepared(question)
+        return self.advanced(job.run(question.iterations, every))
+
+    def prepared(self, question: Advance) -> tuple[Job, int]:
+        """Return what a chunk is run on, and the iterations for each row of its telemetry.
+
+        Between this and `advanced` somebody may run it together with others of its shape.
+        """
         self._put(question.settings)
-        chunk = self._run(question.iterations)
+        return self._job(question.iterations)
+
+    def advanced(self, chunk: Chunk) -> Advanced:
+        """Take a chunk that was run, and report."""
+        self._take(chunk)
         during = self._judged("during", judging.during(self.compiled, chunk))
         decision = self._at_exit()
         level = chunk.rows.get("level_active_max")
@@ -218,7 +230,7 @@ class Session:
         """Run both ways from one point: the gain is the move's, not that of going on."""
         self._trials += 1
         began, settings, dual = self.carry, self.settings, self._dual
-        self._run(question.iterations, trial=f"{self._trials}:baseline")
+        self._run(question.iterations, trial_id=f"{self._trials}:baseline")
         baseline = self._score()
         self._carry = began
         self._put(question.settings)
@@ -233,7 +245,7 @@ class Session:
                 during=closed,
                 elapsed_s=self._clock(),
             )
-        chunk = self._run(question.iterations, trial=str(self._trials))
+        chunk = self._run(question.iterations, trial_id=str(self._trials))
         return Tried(
             iteration=int(self.carry.iteration),
             before=Gate.of(decision),
@@ -301,24 +313,23 @@ class Session:
         share = zeros / sum(u.size for u in coefficients)
         return abs(math.log((share + 1e-9) / wanted))
 
-    def _run(self, iterations: int, trial: str | None = None, notes: str | None = None) -> Chunk:
-        compiled = self.compiled
-        began = self._clock()
-        chunk = run_chunk(
-            compiled.scheme,
-            compiled.problem,
-            self.carry,
-            iterations=iterations,
-            sample_every=math.gcd(iterations, self.spec.sample_every),
-            observables=compiled.observables,
-        )
+    def _job(self, iterations: int) -> tuple[Job, int]:
+        compiled, self._began = self.compiled, self._clock()
+        job = Job(compiled.scheme, compiled.problem, self.carry, compiled.observables)
+        return job, math.gcd(iterations, self.spec.sample_every)
+
+    def _run(self, iterations: int, **told: Any) -> Chunk:
+        job, every = self._job(iterations)
+        chunk = job.run(iterations, every)
+        self._take(chunk, **told)
+        return chunk
+
+    def _take(self, chunk: Chunk, **told: Any) -> None:
         self._carry = chunk.carry
         # The device was not left inside the chunk: times between its ends are interpolated.
-        count, ended = len(chunk.rows["iter"]), self._clock()
+        began, ended, count = self._began, self._clock(), len(chunk.rows["iter"])
         times = [1e3 * (began + (ended - began) * (k + 1) / count) for k in range(count)]
-        told = {"trial_id": trial, "notes": notes, **self._spectrum()}
-        self._keep(rows_of(chunk, compiled, t_wall_ms=times, **told))
-        return chunk
+        self._keep(rows_of(chunk, self.compiled, t_wall_ms=times, **told, **self._spectrum()))
 
     def _spectrum(self) -> dict[str, Any]:
         known = {one.name: one.value for one in self._known()}

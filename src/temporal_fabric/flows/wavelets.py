@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from temporal_fabric.flows.facts import Facts
-from temporal_fabric.flows.operators import Frame, Shape, static
+from temporal_fabric.flows.operators import Shape, static
+from temporal_fabric.flows.transforms import Orthonormal
 
 if TYPE_CHECKING:
     from jax import Array
@@ -99,28 +99,13 @@ def level_matrix(name: str, n: int) -> F64:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Wavelet:
+class Wavelet(Orthonormal):
     """A periodic orthonormal wavelet transform over all axes."""
 
     name: str = static()
     levels: int = static()
     in_shape: Shape = static()
     dtype: str = static()
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of the coefficients, that of the samples."""
-        return self.in_shape
-
-    @property
-    def frame(self) -> Frame:
-        """W'W = W W' = I."""
-        return "orthonormal"
-
-    @property
-    def frame_constant(self) -> float:
-        """The c of W W' = c I."""
-        return 1.0
 
     def matvec(self, x: Array) -> Array:
         """Return the coefficients."""
@@ -148,21 +133,12 @@ class Wavelet:
             x = part if level == 0 else x.at[low].set(part)
         return x
 
-    def inverse(self, u: Array) -> Array:
-        """Return W^-1 u."""
-        return self.adjoint(u)
-
     def levels_of(self) -> F64:
         """Return 0 for averages, 1 for the coarsest details, ``levels`` for the finest."""
         scales = np.full(self.in_shape, float(self.levels))
         for level in range(1, self.levels + 1):
             scales[self._low(level)] = self.levels - level
         return scales
-
-    def facts(self) -> Facts:
-        """Return an isometry that commutes with shifts by 2^levels, as W'W... of the samples."""
-        # W itself maps a shift by 2^J to shifts of unlike size in each band: no `shift` here.
-        return Facts(norm=1.0 + 1e-13, method="orthonormal by construction", isometry=1.0)
 
     @property
     def _is_one_product(self) -> bool:

@@ -1,4 +1,4 @@
-"""The engine's front door: read, compile, step, run a chunk, run certified, load and resume."""
+"""One step of the primitives on a compiled flow, without a carry."""
 
 from __future__ import annotations
 
@@ -8,31 +8,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from temporal_fabric.flows.chunk import Chunk, run_chunk
-from temporal_fabric.flows.compiling import Compiled, compile_flow
-from temporal_fabric.flows.reading import read_spec, read_spec_file
-from temporal_fabric.flows.running import resume_certified, run_certified
-from temporal_fabric.flows.runs import load_run, load_run_manifest, resume_run
 from temporal_fabric.flows.schemes.proximal import Proximal
 from temporal_fabric.flows.schemes.riemannian import Riemannian
 
 if TYPE_CHECKING:
+    from temporal_fabric.flows.compiling import Compiled
     from temporal_fabric.flows.operators import Operator
-    from temporal_fabric.flows.schemes.contract import Carry, Problem, Scheme
+    from temporal_fabric.flows.schemes.contract import Problem, Scheme
     from temporal_fabric.flows.states import State
 
-__all__ = [
-    "advance",
-    "compile_flow",
-    "load_run",
-    "load_run_manifest",
-    "read_spec",
-    "read_spec_file",
-    "resume_certified",
-    "resume_run",
-    "run_certified",
-    "run_flow_step",
-]
+__all__ = ["run_flow_step"]
 
 
 def run_flow_step(x: Any, compiled: Compiled, eta: float, W: Operator | None = None) -> Any:  # noqa: N803 - the field's name
@@ -76,26 +61,3 @@ def _step(scheme: Scheme, problem: Problem, state: State) -> State:
 
 
 _one_step = jax.jit(_step, static_argnums=0)
-
-
-def advance(
-    compiled: Compiled, carry: Carry | None = None, *, iterations: int, sample_every: int = 1
-) -> Chunk:
-    """Run a chunk of a compiled flow, from its start or from where a chunk ended.
-
-    Args:
-        compiled: The flow.
-        carry: Of the chunk before; None for the start.
-        iterations: A multiple of ``sample_every``.
-        sample_every: Iterations for each row of telemetry.
-    """
-    if carry is None:
-        carry = compiled.scheme.init(compiled.problem, compiled.start)
-    return run_chunk(
-        compiled.scheme,
-        compiled.problem,
-        carry,
-        iterations=iterations,
-        sample_every=sample_every,
-        observables=compiled.observables,
-    )
