@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from temporal_fabric.adapters.contract import Shortfall, Verdict
+from temporal_fabric.errors import TransientBackendError
 from temporal_fabric.messages import BackendVerdict, PlanAnswer
 from temporal_fabric.verdicts import nearest_change
 
@@ -19,11 +20,24 @@ if TYPE_CHECKING:
 async def place(request: ExecutionRequest, desk: Desk) -> PlanAnswer:
     """Ask every configured backend; take the first that can, in the request's own order.
 
-    A drained one comes last: it can, but only once it is undrained.
+    A drained one comes last: it can, but only once it is undrained. One that cannot be asked
+    now keeps no request from the others.
+
+    Raises:
+        TransientBackendError: no other fits.
     """
     order = sorted(desk.backends, key=lambda name: _preference(request, name))
-    verdicts = [await _verdict(request, name, desk) for name in order]
+    verdicts: list[BackendVerdict] = []
+    away: list[TransientBackendError] = []
+    for name in order:
+        try:
+            verdicts.append(await _verdict(request, name, desk))
+        except TransientBackendError as exc:
+            away.append(exc)
     fitting = sorted((verdict for verdict in verdicts if verdict.ok), key=_is_drained)
+    if away and not fitting:
+        # It might be the one that fits: who asks has to ask again.
+        raise away[0]
     chosen = fitting[0].backend if fitting else ""
     change = "" if chosen else nearest_change(verdicts)
     return PlanAnswer(chosen, verdicts, change, store=desk.store.root)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from temporal_fabric.questions import Resolution
     from temporal_fabric.requests.models import ExecutionRequest
 
 
@@ -107,9 +106,6 @@ class AttemptSpec:
     say: Callable[[str], None] = _to_nobody
     """Takes what is being done before the payload begins, for people who wait."""
 
-    resolutions: tuple[Resolution, ...] = ()
-    """What people have answered in this run so far, to `JobStatus.question` of lower epochs too."""
-
 
 class Phase(StrEnum):
     """What a backend knows of an attempt."""
@@ -157,11 +153,6 @@ class JobStatus:
     paused_s: float = 0.0
     """Seconds it has stood still; they do not count towards the wall limit."""
 
-    question: str = ""
-    """With ENDED and a ``reason``: what only a person can say, such as whether a device acted.
-
-    The experiment is then HELD, and goes on under a new epoch once somebody has answered."""
-
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -178,6 +169,12 @@ class Inventory:
 
     unusable: str = ""
     """Why an unhealthy backend can take nothing, then a colon, then what to do."""
+
+    warnings: tuple[str, ...] = ()
+    """What weakens its promises, each with a colon and what to do; for ``doctor``."""
+
+    about: dict[str, str] = field(default_factory=dict[str, str])
+    """What it is, for people: such as version and address."""
 
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from temporal_fabric.errors import PermanentBackendError
+from temporal_fabric.errors import Problem, RequestRejected
 
 if TYPE_CHECKING:
     from temporal_fabric.adapters.contract import Adapter
@@ -20,18 +20,44 @@ def kinds() -> list[str]:
 
 
 def build(config: BackendConfig, settings: Settings, host: str) -> Adapter:
-    """Make the adapter of one configured backend.
+    """Make the adapter of one configured backend; no effect, the backend is not asked.
 
-    The entry point names a callable ``(config, settings, host) -> Adapter``.
+    The entry point names a callable ``(config, settings, host) -> Adapter``, which raises as
+    this does.
 
     Raises:
-        PermanentBackendError: no installed adapter has this kind.
+        RequestRejected: no installed adapter has this kind, or options are wrong; every one
+            is a problem.
     """
     for entry in entry_points(group=GROUP):
         if entry.name == config.kind:
             adapter: Adapter = entry.load()(config, settings, host)
             return adapter
-    raise PermanentBackendError(
-        f"no adapter for this kind of backend [backend={config.name}, kind={config.kind}]: "
-        f"installed kinds are {', '.join(kinds()) or 'none'}"
+    found = kinds()
+    text = f"no installed adapter has this kind; there are {', '.join(found) or 'none'}"
+    problem = Problem(
+        "E_RANGE",
+        f"/backends/{config.name}/kind",
+        text,
+        actual=config.kind[:80],
+        allowed=tuple(found),
     )
+    raise RequestRejected([problem], source=settings.source)
+
+
+def build_all(settings: Settings, host: str) -> dict[str, Adapter]:
+    """Make the adapters of every configured backend, by instance name.
+
+    Raises:
+        RequestRejected: with what is wrong with any of them.
+    """
+    problems: list[Problem] = []
+    found: list[Adapter] = []
+    for config in settings.backends:
+        try:
+            found.append(build(config, settings, host))
+        except RequestRejected as exc:
+            problems += exc.problems
+    if problems:
+        raise RequestRejected(problems, source=settings.source)
+    return {adapter.get_name(): adapter for adapter in found}

@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 from temporal_fabric import attributes, durable, names
 from temporal_fabric.connection import asking, connect
 from temporal_fabric.devserver import read_server_info
-from temporal_fabric.errors import FabricError, PermanentBackendError
+from temporal_fabric.errors import FabricError, RequestRejected
 from temporal_fabric.isolation.abilities import YES, able_here
 from temporal_fabric.isolation.rules import read_rules
 from temporal_fabric.observability.checks import Check, watching
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from temporalio.api.enums.v1 import TaskQueueType
     from temporalio.client import Client
 
+    from temporal_fabric.adapters.contract import Adapter
     from temporal_fabric.config import Settings
     from temporal_fabric.isolation.abilities import Abilities
     from temporal_fabric.isolation.rules import Rules
@@ -37,7 +38,7 @@ async def examine(
 ) -> list[Check]:
     """Look at everything the fabric needs; never raises, every trouble is a check."""
     checks = [_python(), *_home(settings), _store(settings), *watching(settings)]
-    checks += await _isolation(settings)
+    checks += [*await _isolation(settings), *await _backends(settings)]
     try:
         client = await connect(settings, address=address, namespace=namespace)
     except FabricError as exc:
@@ -93,11 +94,45 @@ async def _isolation(settings: Settings) -> list[Check]:
         name = "isolation" if len(settings.backends) == 1 else f"isolation {backend.name}"
         try:
             rules = read_rules(backend.options, backend.name)
-        except PermanentBackendError as exc:
-            found.append(Check(name, "fail", str(exc)))
-            continue
+        except RequestRejected:
+            continue  # told of every backend together
         found.append(_levels(name, rules, await able_here(settings.launcher, rules)))
     return found
+
+
+async def _backends(settings: Settings) -> list[Check]:
+    """Say of each backend that is not this host's own processes whether it can be used."""
+    from temporal_fabric.adapters import registry  # noqa: PLC0415 - as `_store`
+
+    try:
+        adapters = registry.build_all(settings, "here")
+    except RequestRejected as exc:
+        remedy = f"mend it in {settings.source}"
+        return [Check(p.path.lstrip("/"), "fail", p.message, remedy) for p in exc.problems]
+    found: list[Check] = []
+    for config, adapter in zip(settings.backends, adapters.values(), strict=True):
+        if config.kind != "local":
+            found += await _backend(config.name, adapter)
+        await adapter.aclose()
+    return found
+
+
+async def _backend(name: str, adapter: Adapter) -> list[Check]:
+    name = f"backend {name}"
+    try:
+        told = await adapter.inventory()
+    except FabricError as exc:
+        what, _, remedy = str(exc).partition(": ")
+        return [Check(name, "fail", what, remedy)]
+    if not told.healthy:
+        what, _, remedy = told.unusable.rpartition(": ")
+        return [Check(name, "fail", what or remedy, remedy if what else "")]
+    about = ", ".join(f"{key} {value}" for key, value in told.about.items())
+    checks = [Check(name, "ok", f"{told.kind}, {about}")]
+    for warning in told.warnings:
+        what, _, remedy = warning.rpartition(": ")
+        checks.append(Check(name, "warn", what, remedy))
+    return checks
 
 
 def _levels(name: str, rules: Rules, able: Abilities) -> Check:

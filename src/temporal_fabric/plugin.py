@@ -117,14 +117,12 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
         from temporal_fabric.activities.seal import Seal  # noqa: PLC0415
-        from temporal_fabric.activities.silence import Settle  # noqa: PLC0415
 
         if queue == names.QUEUE:
             return [Seal(self.desk).seal, Notify(self.desk).notify]
         if queue.startswith(_POOL):
             told = Backends(self.desk).backends
-            settle = Settle(self.desk).settle
-            return [Acquire(self.desk).acquire, Plan(self.desk).plan, told, settle]
+            return [Acquire(self.desk).acquire, Plan(self.desk).plan, told]
         if queue.startswith(_BACKEND):
             return [
                 Attempt(self.desk).attempt,
@@ -147,7 +145,5 @@ def _make_desk(settings: Settings) -> Desk:
 
     host = host_id(settings.home)
     desk = Desk(settings, host, open_store(settings.store), Observer(settings))
-    for config in settings.backends:
-        adapter = registry.build(config, settings, host)
-        desk.backends[adapter.get_name()] = adapter
+    desk.backends |= registry.build_all(settings, host)
     return desk

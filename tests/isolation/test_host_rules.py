@@ -115,5 +115,5 @@ async def test_wrong_options_are_all_named() -> None:
     said = str(caught.value)
     for words in ("isolation is one of", "network is true", "read is a list", "option 'foo'"):
         assert words in said
-    assert "[backends.local.options]" in said
+    assert "/backends/local/options/isolation" in said
     assert "Traceback" not in said

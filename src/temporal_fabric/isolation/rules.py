@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.errors import PermanentBackendError
+from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.shapes import is_list
 
 if TYPE_CHECKING:
@@ -39,23 +39,26 @@ def read_rules(options: Mapping[str, Any], backend: str) -> Rules:
     """Return the rules of a backend.
 
     Raises:
-        PermanentBackendError: an option is unknown or has a wrong value; all are named.
+        RequestRejected: an option is unknown or has a wrong value; every one is a problem.
     """
+    at = f"/backends/{backend}/options"
     known = tuple(field.name for field in fields(Rules))
-    wrong = [f"unknown option {name!r}" for name in options if name not in known]
+    wrong = [
+        Problem("E_UNKNOWN_FIELD", f"{at}/{name}", f"unknown option {name!r}", allowed=known)
+        for name in options
+        if name not in known
+    ]
     if options.get("isolation", NONE) not in LEVELS:
-        wrong.append(f"isolation is one of {', '.join(LEVELS)}")
+        text = f"isolation is one of {', '.join(LEVELS)}"
+        wrong.append(Problem("E_ISOLATION", f"{at}/isolation", text, allowed=LEVELS))
     if not isinstance(options.get("network", False), bool):
-        wrong.append("network is true or false")
+        wrong.append(Problem("E_TYPE", f"{at}/network", "network is true or false"))
     read = options.get("read", [])
     if not is_list(read) or not all(isinstance(p, str) and p.startswith("/") for p in read):
-        wrong.append("read is a list of full paths")
+        wrong.append(Problem("E_PATH", f"{at}/read", "read is a list of full paths"))
     if not isinstance(options.get("bubblewrap", ""), str):
-        wrong.append("bubblewrap is a full path")
+        wrong.append(Problem("E_TYPE", f"{at}/bubblewrap", "bubblewrap is a full path"))
     if wrong:
-        raise PermanentBackendError(
-            f"wrong options [backend={backend}, known={', '.join(known)}]: {'; '.join(wrong)}; "
-            f"mend [backends.{backend}.options] in fabric.toml"
-        )
+        raise RequestRejected(wrong, source="fabric.toml")
     given: dict[str, Any] = {**options, "read": tuple(read)}
     return Rules(**given)
