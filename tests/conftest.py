@@ -12,9 +12,11 @@ import pytest_asyncio
 
 from temporal_fabric.client import Fabric
 from temporal_fabric.connection import connect
+from temporal_fabric.testing.docker_daemon import DockerDaemon, DockerUnavailable, left_of
 from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.evidence import EvidenceLedger
 from tests.artifacts.servers import S3Server
+from tests.backends import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -85,3 +87,21 @@ def client_settings(environment: FabricEnvironment) -> Settings:
 async def fabric(environment: FabricEnvironment, client_settings: Settings) -> Fabric:
     """A connected client of the shared environment."""
     return Fabric(await connect(client_settings, address=environment.address), client_settings)
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[DockerDaemon]:
+    """A Docker engine with the image of Debian's Python; who kills it starts it again."""
+    try:
+        found = DockerDaemon()
+    except DockerUnavailable as exc:
+        missing("docker", str(exc))
+    try:
+        found.start()
+        found.load_image()
+        yield found
+    except DockerUnavailable as exc:
+        missing("docker", str(exc))
+    finally:
+        found.close()
+        assert not left_of(found.folder)

@@ -24,15 +24,19 @@ import pytest_asyncio
 from docs.reference import make_reference
 from temporal_fabric.reasons import REASONS
 from temporal_fabric.states import Reason, State
+from temporal_fabric.testing.docker_daemon import IMAGE
 from temporal_fabric.testing.environment import FabricEnvironment
 from tests.backends import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from temporal_fabric.testing.docker_daemon import DockerDaemon
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KILLS_THE_WORKER = "docs/how-to/survive-a-restart.md"
+ON_DOCKER = "docs/how-to/docker.md"
 OWN_WORKER = {"docs/how-to/take-a-machine-out-of-service.md"}
 """Pages that would let the others wait."""
 
@@ -88,7 +92,8 @@ def _runs(page: Path) -> bool:
     return any(fence.script and fence.language in {"sh", "python"} for fence in fences(page))
 
 
-ON_SHARED_WORKER = [page for page in PAGES if _runs(page) and _name(page) != KILLS_THE_WORKER]
+ALONE = {KILLS_THE_WORKER, ON_DOCKER}
+ON_SHARED_WORKER = [page for page in PAGES if _runs(page) and _name(page) not in ALONE]
 
 
 def run_page(page: Path, environment: FabricEnvironment, folder: Path) -> str:
@@ -179,6 +184,23 @@ async def test_the_page_about_restarts_does_what_it_says(restarts: asyncio.Task[
     assert steps == [f"step {number}" for number in range(1, 9)], said
     assert '"epoch": 1' in said
     assert '"epoch": 2' not in said
+
+
+@pytest.mark.timeout(_LIMIT_S)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_page_about_docker_does_what_it_says(
+    docker: DockerDaemon, tmp_path: Path
+) -> None:
+    """Its own configuration is read, with the test engine and its image in the place of others."""
+    page = ROOT / ON_DOCKER
+    config = next(fence.text for fence in fences(page) if "docker.toml" in fence.info)
+    own = config.replace('image = "python:3.12-slim"', f'image = "{IMAGE}"\nhost = "{docker.host}"')
+    async with FabricEnvironment.fresh(config=own) as environment:
+        said = await asyncio.to_thread(run_page, page, environment, tmp_path)
+
+    assert "Traceback" not in said, said
+    assert "\n95\n" in said
+    assert "docker@" in said
 
 
 def test_what_is_not_run_says_why() -> None:

@@ -35,7 +35,7 @@ STATES = {
     State.COLLECTING: "the payload ended; its outputs are hashed",
     State.RETRYING: "an attempt failed; the next one waits for its pause",
     State.PAUSED: "standing still until it is resumed; a running payload keeps its place",
-    State.HELD: "a person is asked what nobody else can know; `resolve` answers",
+    State.HELD: "reserved: not entered by this version",
     State.CANCELLING: "cancellation was asked for; something of the run may still be alive",
     State.SUCCEEDED: "exit code 0, every declared output there and hashed, capsule sealed",
     State.FAILED: "ended without success; the reason says why",
@@ -44,6 +44,7 @@ STATES = {
 
 _SECTIONS = (
     ("ExecutionRequest", "request"),
+    ("ContainerPayload", "payload.container"),
     ("ProcessPayload", "payload.process"),
     ("Input", "payload.process.inputs[]"),
     ("Output", "payload.process.outputs[]"),
@@ -52,6 +53,7 @@ _SECTIONS = (
     ("Requirements", "requirements"),
     ("Cpu", "requirements.resources[] with type: cpu"),
     ("Memory", "requirements.resources[] with type: memory"),
+    ("Gpu", "requirements.resources[] with type: gpu"),
     ("Limits", "limits"),
     ("Retry", "retry"),
     ("Checkpoint", "checkpoint"),

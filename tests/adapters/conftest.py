@@ -1,4 +1,4 @@
-"""Fixtures: a bench of the local adapter in every way this host can run a launcher."""
+"""Fixtures: benches of the local adapter, in every way this host can run one, and of Docker."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pytest_asyncio
 
 from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.testing.conformance import new_report
+from temporal_fabric.testing.docker_bench import START, DockerBench
 from temporal_fabric.testing.local_bench import LocalBench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from temporal_fabric.testing.conformance_report import Report
+    from temporal_fabric.testing.docker_daemon import DockerDaemon
 
 MODES = ("pidns", "userns", "plain")
 
@@ -54,6 +56,28 @@ async def local_bench(mode: str) -> AsyncIterator[LocalBench]:
             await found.settle()
             await found.aclose()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def docker_bench(docker: DockerDaemon) -> AsyncIterator[DockerBench]:
+    """A bench whose submits meet their faults where the container is created."""
+    async for found in _docker_bench(docker, ""):
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def docker_start_bench(docker: DockerDaemon) -> AsyncIterator[DockerBench]:
+    """A bench whose submits meet their faults where the container is started."""
+    async for found in _docker_bench(docker, START):
+        yield found
+
+
+async def _docker_bench(docker: DockerDaemon, variant: str) -> AsyncIterator[DockerBench]:
+    folder = Path(tempfile.mkdtemp(prefix="fab"))
+    found = DockerBench(folder, docker, variant)
+    yield found
+    await found.aclose()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ Examples:
   temporal-fabric submit request.yaml
   temporal-fabric submit --follow request.yaml --set retry.max_attempts=3
   temporal-fabric submit --dry-run request.yaml
+  temporal-fabric submit --backend docker request.yaml
   temporal-fabric submit --name digits -- python fit.py --epochs 10
   temporal-fabric submit --workdir . -- python fit.py --epochs 10
   cat request.json | temporal-fabric submit -
@@ -62,6 +64,13 @@ is refused with E_CONFLICT.
     default=None,
     help="Folder that a command brings along and starts in, such as '.'; .gitignore is respected.",
 )
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="Run there; may be given several times, in order. The same as /backends.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and show where it would run, without effect.")
 @SET_OPTION
 @common
@@ -74,6 +83,7 @@ def submit(
     name: str | None,
     *,
     workdir: str | None,
+    backends: tuple[str, ...],
     settings: tuple[str, ...],
     follow: bool,
     dry_run: bool,
@@ -86,6 +96,8 @@ def submit(
         raise click.UsageError("give either a FILE or a command after --")
     if file and workdir:
         raise click.UsageError("--workdir is for a command; in a FILE, write 'workdir:'")
+    if backends:
+        settings = (*settings, f"backends={json.dumps(backends)}")
     if command:
         body = apply_overrides(_command_body(command, request_id, name, workdir), settings)
     else:
