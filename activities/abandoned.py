@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from temporal_fabric.activities.seal import seal_run
+from temporal_fabric.activities.seal import free, seal_run
 from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.clock import now
 from temporal_fabric.errors import FabricError
-from temporal_fabric.messages import ExperimentResult, Moment
+from temporal_fabric.messages import ENDED, ExperimentResult, Moment
 from temporal_fabric.states import Reason, State
 
 if TYPE_CHECKING:
@@ -46,14 +46,27 @@ async def is_closed(client: Client, workflow_id: str, run_id: str) -> bool:
 
 
 async def close(desk: Desk, client: Client, key: AttemptKey) -> bool:
-    """Kill and seal one attempt if its run is closed; say whether it was."""
+    """Kill one attempt that nothing can come of any more; say whether that was so.
+
+    Its run is closed, then it is sealed too where that was not done; or the run goes on under
+    a later epoch, or without this one, because somebody said so while this host was silent.
+    """
     record = desk.record(key.tenant, key.request_id)
-    epoch = next((known for known in await record.epochs() if known.epoch == key.epoch), None)
-    if epoch is None or not await is_closed(client, epoch.workflow_id, epoch.run_id):
+    epochs = await record.epochs()
+    epoch = next((known for known in epochs if known.epoch == key.epoch), None)
+    if epoch is None:
+        return False
+    given_up = epoch != epochs[-1] or await record.end(key.epoch) not in {None, ENDED}
+    closed = await is_closed(client, epoch.workflow_id, epoch.run_id)
+    if not closed and not given_up:
         return False
     await desk.backend(epoch.backend).terminate(key, _GRACE_S)
-    await record.mark_ended(key.epoch, "run closed")
-    if await record.outcome(epoch.run_id) is None:
+    await record.mark_ended(key.epoch, "run closed" if closed else "given up")
+    if not closed:
+        return True
+    if await record.outcome(epoch.run_id) is not None:
+        await free(desk, record, key.epoch)  # it was sealed elsewhere, while this host was silent
+    else:
         log.warning("sealing %s as LOST: its run was closed by other means", key)
         run = {"workflow_id": epoch.workflow_id, "run_id": epoch.run_id}
         await seal_run(desk, await _lost(desk, key, epoch), run)

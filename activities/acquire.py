@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import activity
@@ -24,6 +23,7 @@ from temporal_fabric.activities.heartbeat import INTERVAL_S, beating
 from temporal_fabric.activities.notify import rules
 from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.queueing import Denied, before
+from temporal_fabric.activities.silence import is_away
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import Pausing
 from temporal_fabric.artifacts.workdirs import absent_workdir
@@ -31,7 +31,6 @@ from temporal_fabric.clock import from_unix
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
-from temporal_fabric.pollers import pollers
 from temporal_fabric.requests import admit
 from temporal_fabric.requests.changes import after_failures, differences
 from temporal_fabric.requests.moments import deadline_at
@@ -154,6 +153,7 @@ class Acquire:
         )
         answer = await place(wanted, self._desk)
         fitting = [verdict.backend for verdict in answer.verdicts if verdict.ok]
+        fitting.sort(key=lambda backend: backend in asked.avoided)
         if not fitting and not asked.failures:
             raise unplaceable(answer)
         if not fitting:
@@ -236,15 +236,8 @@ class Acquire:
         return f"{root}/capsules/{record.tenant}/{record.request_id}/{first}"
 
     async def _waits_for(self, held: Grant) -> str:
-        """Say whether the backend's worker is away, or merely busy.
-
-        The server lists a killed worker for minutes. One that has not polled since the attempt
-        was offered is away: if it were there, its open poll would have taken the attempt.
-        """
-        client = activity.client()
-        offered = activity.info().scheduled_time - timedelta(seconds=held.patience_s)
-        polled = await pollers(client, names.backend_queue(held.backend))
-        away = all(at < offered for at in polled.values())
+        """Say why a grant of an older worker was not taken."""
+        away = await is_away(held.backend, held.patience_s)
         return Reason.BACKEND_DOWN if away else Reason.WAITING_FOR_CAPACITY
 
 
@@ -271,4 +264,6 @@ def _grant(admission: Admission) -> Grant:
         tags=list(request.tags),
         name=request.name or "",
         notify=rules(request),
+        lost_after_s=rule.lost_after,
+        declared_outputs=len(request.outputs),
     )

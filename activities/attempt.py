@@ -37,7 +37,7 @@ from temporal_fabric.clock import from_unix, now
 from temporal_fabric.environments import prepare
 from temporal_fabric.errors import PermanentBackendError, StaleEpoch
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import AttemptInput, AttemptResult, AttemptUpdate
+from temporal_fabric.messages import STARTED, AttemptInput, AttemptResult, AttemptUpdate
 from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 _LOOK_S = 20.0
 """One wait at the backend; an end is reported at once, this only bounds a silent wait."""
+
+_STAGED_LONG_S = 10.0
+"""The heartbeat timeout: who was silent for longer may have been settled by others."""
 
 _BRIEF_S = 0.3
 """A state that passes sooner is told with the attempt's result: a signal costs more than it."""
@@ -80,6 +83,9 @@ class Attempt:
             try:
                 ended = await run.supervise()
             except StaleEpoch as exc:
+                # Nobody may be listening: what runs of it, if anything, is ended here.
+                await run.end()
+                place.release(key)
                 raise ApplicationError(
                     str(exc), type=names.STALE_GRANT, non_retryable=True
                 ) from exc
@@ -128,12 +134,15 @@ class _Run:
 
     async def supervise(self) -> AttemptResult:
         """Carry the attempt to its end."""
-        # Only reads: whatever they find, nothing is done under a stale grant.
+        # Reads, and the claim: whatever they find, nothing is done under a stale grant.
         _, body, status = await asyncio.gather(
-            self._fence(),
+            self._claim(),
             self._record.body(self._asked.digest),
             self._adapter.find(self._key),
         )
+        reach(FailPoint.ATTEMPT_CLAIMED)
+        if self._asked.was_silent:
+            await self._tell(State.PREPARING, now())
         request = after_failures(ExecutionRequest.from_mapping(body), self._asked.failures)
         self._grace_s = request.limits.grace_s
         if status.phase is Phase.ABSENT:
@@ -145,6 +154,8 @@ class _Run:
                 fetch = Fetching(self._desk.settings.artifacts, self._say)
                 around = await prepare(request, self._environments, self._place, fetch, self._say)
                 reach(FailPoint.ATTEMPT_STAGED)
+                if time.monotonic() - self._since > _STAGED_LONG_S:
+                    await self._fence()  # meanwhile it may have been given up
                 job = await self._adapter.submit(self._spec(request, around))
                 reach(FailPoint.ATTEMPT_SUBMITTED)
                 await self._desk.observer.started(request.kind, self._asked.backend)
@@ -160,11 +171,15 @@ class _Run:
         """Kill where the experiment is over, else leave it running; say whether it is gone."""
         why = activity.cancellation_details()
         if why is not None and why.cancel_requested:
-            await self._adapter.terminate(self._key, self._grace_s)
+            await self.end()
             return True
         if why is not None and why.not_found:
             return await abandoned.close(self._desk, activity.client(), self._key)
         return False
+
+    async def end(self) -> None:
+        """Return with the proof that nothing of the attempt runs."""
+        await self._adapter.terminate(self._key, self._grace_s)
 
     async def _watch(self, status: JobStatus) -> JobStatus:
         handle = JobHandle(self._key, status.native_id)
@@ -212,7 +227,7 @@ class _Run:
 
     async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
         _, excerpt, inputs = await asyncio.gather(
-            self._record.mark_ended(self._asked.epoch, "ended"),
+            self._record.commit(self._asked.epoch),
             asyncio.to_thread(self._place.excerpt),
             asyncio.to_thread(recorded_inputs, self._place),
         )
@@ -236,7 +251,17 @@ class _Run:
             inputs=inputs,
             changes=self._asked.changes,
             collecting_at=self._collecting_at,
+            question=status.question,
         )
+
+    async def _claim(self) -> None:
+        """Claim the start before the first effect, unless it was revoked."""
+        reach(FailPoint.ATTEMPT_TAKEN)
+        _, how = await asyncio.gather(
+            self._fence(), self._record.claim_start(self._asked.epoch, STARTED)
+        )
+        if how != STARTED:
+            raise StaleEpoch(f"the start of {self._key} was revoked: its backend was silent")
 
     async def _fence(self) -> None:
         run_id = activity.info().workflow_run_id or ""
@@ -283,6 +308,7 @@ class _Run:
             checkpoints=self._place.checkpoints,
             number=asked.number,
             say=self._say,
+            resolutions=tuple(asked.resolutions),
             env=around
             | payload_environment()
             | ({"FABRIC_DEADLINE": asked.deadline} if asked.deadline else {})

@@ -102,16 +102,16 @@ async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) ->
         await record.record_outcome(run["run_id"], outcome)
         reach(FailPoint.SEAL_RECORDED)
         await desk.observer.ended(outcome, next(iter(body["payload"])), run)
-    await _free(desk, record, result)
+    await free(desk, record, result.epoch)
     reach(FailPoint.SEAL_FREED)
     return sealed
 
 
-async def _free(desk: Desk, record: RequestRecord, result: ExperimentResult) -> None:
-    """Drop what the host kept of the run: the capsule holds it now."""
+async def free(desk: Desk, record: RequestRecord, epoch: int) -> None:
+    """Drop what the host kept of a run: the capsule holds it now."""
     for known in await record.epochs():
         adapter = desk.backends.get(known.backend)
         if adapter is not None:
-            await adapter.forget(AttemptKey(result.tenant, result.request_id, known.epoch))
-    place = Workplace.of(desk.settings.runs, result.tenant, result.request_id, result.epoch)
+            await adapter.forget(AttemptKey(record.tenant, record.request_id, known.epoch))
+    place = Workplace.of(desk.settings.runs, record.tenant, record.request_id, epoch)
     await asyncio.to_thread(place.remove)

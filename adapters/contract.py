@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from temporal_fabric.questions import Resolution
     from temporal_fabric.requests.models import ExecutionRequest
 
 
@@ -106,6 +107,9 @@ class AttemptSpec:
     say: Callable[[str], None] = _to_nobody
     """Takes what is being done before the payload begins, for people who wait."""
 
+    resolutions: tuple[Resolution, ...] = ()
+    """What people have answered in this run so far, to `JobStatus.question` of lower epochs too."""
+
 
 class Phase(StrEnum):
     """What a backend knows of an attempt."""
@@ -152,6 +156,11 @@ class JobStatus:
 
     paused_s: float = 0.0
     """Seconds it has stood still; they do not count towards the wall limit."""
+
+    question: str = ""
+    """With ENDED and a ``reason``: what only a person can say, such as whether a device acted.
+
+    The experiment is then HELD, and goes on under a new epoch once somebody has answered."""
 
 
 @dataclass(frozen=True, slots=True)

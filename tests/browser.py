@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,3 +39,12 @@ def opened_page() -> Generator[Page]:
             yield page
         finally:
             browser.close()
+
+
+def frames(page: Page, word: str) -> str:
+    """Return the text of a page's frames, where it keeps what is markdown, once it has a word."""
+    deadline = time.monotonic() + 30
+    while word not in (told := " ".join(frame.inner_text("body") for frame in page.frames)):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.3)
+    return told

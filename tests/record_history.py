@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import Fabric, FabricError, __version__
 from temporal_fabric.connection import connect
+from temporal_fabric.failpoints import FailPoint
 from temporal_fabric.testing.environment import FabricEnvironment
+from temporal_fabric.testing.faults import FailPoints
 from tests.bodies import shell
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ NOBODY = "https://nobody.example/hook"
 def _shapes() -> dict[str, dict[str, Any]]:
     retry = {"max_attempts": 2, "initial_interval_s": 0.2}
     resources = [{"type": "memory", "size_gb": 1}]
+    lost = {"retry": {"lost_after": 1, "initial_interval_s": 0.2}}
     needs = {"requirements": {"type": "computation", "resources": resources}}
     return {
         "succeeded": shell("echo hello > $FABRIC_OUTPUT_DIR/x"),
@@ -38,6 +41,9 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "paused": shell("sleep 5"),
         "overdue": shell("sleep 60", deadline=4, limits={"grace_s": 0.5}),
         "notified": shell("true", notify=[{"on": ["RUNNING", "ended"], "url": NOBODY}]),
+        "revoked": shell("true", **lost),
+        "held": shell("[ $FABRIC_EPOCH = 2 ] || sleep 60", **lost),
+        "held-and-cancelled": shell("sleep 60", **lost),
         "denied": shell("exit 3", retry=retry | {"on": {"EXIT_CODE": {"memory": "x100"}}}) | needs,
     }
 
@@ -45,7 +51,9 @@ def _shapes() -> dict[str, dict[str, Any]]:
 async def record(folder: Path, wanted: list[str]) -> list[Path]:
     """Run one experiment of each wanted shape and write its history; return the files."""
     home = Path(tempfile.mkdtemp(prefix="fab"))
-    environment = FabricEnvironment(home, {"FABRIC_HOST_ID": "host"})
+    points = FailPoints(home / "points")
+    environment = FabricEnvironment(home, {"FABRIC_HOST_ID": "host"} | points.env)
+    (home / "fabric.toml").write_text('[backends.local]\nkind = "local"\npatience_s = 1\n')
     environment.start_server()
     environment.start_worker()
     written: list[Path] = []
@@ -55,7 +63,11 @@ async def record(folder: Path, wanted: list[str]) -> list[Path]:
         for shape, body in _shapes().items():
             if shape not in wanted:
                 continue
+            if shape == "revoked":
+                points.arm(FailPoint.ATTEMPT_TAKEN)
             handle = await fabric.submit(body | {"id": shape}, check=False)
+            if shape in {"revoked", "held", "held-and-cancelled"}:
+                await _fall_silent(environment, points, handle, shape)
             await _steer(handle, shape)
             await _end(handle)
             history = await handle.workflow.fetch_history()
@@ -80,6 +92,21 @@ async def _reaches(handle: ExperimentHandle, state: str) -> None:
         await asyncio.sleep(0.1)
 
 
+async def _fall_silent(
+    environment: FabricEnvironment, points: FailPoints, handle: ExperimentHandle, shape: str
+) -> None:
+    """Kill the experiment's host, and let another one of the pool take over."""
+    if shape == "revoked":
+        await points.reached(FailPoint.ATTEMPT_TAKEN)
+    else:
+        await _reaches(handle, "RUNNING")
+    environment.kill_worker()
+    other = environment.home / "other"
+    other.mkdir(exist_ok=True)
+    shutil.copy(environment.home / "fabric.toml", other)
+    environment.start_worker(FABRIC_HOME=str(other), FABRIC_HOST_ID="other")
+
+
 async def _steer(handle: ExperimentHandle, shape: str) -> None:
     """Do to a running experiment what its shape is about."""
     if shape == "cancelled":
@@ -89,6 +116,13 @@ async def _steer(handle: ExperimentHandle, shape: str) -> None:
         await _reaches(handle, "RUNNING")
         await handle.pause()
         await handle.resume()
+    elif shape.startswith("held"):
+        await _reaches(handle, "HELD")
+        if shape == "held-and-cancelled":
+            await handle.cancel()
+            while (await handle.status()).question.get("number") != 2:
+                await asyncio.sleep(0.1)
+        await handle.resolve("not-done", by="ada", note="I looked")
 
 
 async def _end(handle: ExperimentHandle) -> None:

@@ -36,6 +36,7 @@ def test_every_shape_is_there() -> None:
     shapes = {path.stem.partition("-")[2] for path in HISTORIES}
 
     released = "succeeded failed-after-retry cancelled refused paused overdue denied notified"
+    released += " revoked held held-and-cancelled"
     assert shapes >= set(released.split())
 
 

@@ -31,4 +31,5 @@ def test_canceled_only_after_cancelling() -> None:
 
 def test_running_only_after_preparing() -> None:
     """Nothing is RUNNING before its process could exist."""
-    assert {s for s in State if legal(s, State.RUNNING)} == {State.PREPARING, State.PAUSED}
+    before = {State.PREPARING, State.PAUSED, State.HELD}
+    assert {s for s in State if legal(s, State.RUNNING)} == before

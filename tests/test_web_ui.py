@@ -11,7 +11,7 @@ import pytest
 
 from temporal_fabric import names
 from tests.bodies import python, shell
-from tests.browser import opened_page
+from tests.browser import frames, opened_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,15 +60,6 @@ def _until(environment: FabricEnvironment, request_id: str, *words: str) -> None
         time.sleep(0.3)
 
 
-def _frames(page: Page, word: str) -> str:
-    """Return the text of the page's frames, where it keeps what is markdown."""
-    deadline = time.monotonic() + 30
-    while word not in (told := " ".join(frame.inner_text("body") for frame in page.frames)):
-        assert time.monotonic() < deadline, told
-        time.sleep(0.3)
-    return told
-
-
 def test_a_running_experiment(environment: FabricEnvironment, page: Page, tmp_path: Path) -> None:
     """What and for whom, the backend, the state, progress and metrics stand on its pages."""
     body = python(TRAINING, name="training", limits={"grace_s": 1})
@@ -80,7 +71,7 @@ def test_a_running_experiment(environment: FabricEnvironment, page: Page, tmp_pa
     page.get_by_text('"progress": 0.25').wait_for()
     activities = page.locator("main").inner_text()
     page.get_by_text("User Metadata").click()
-    told = _frames(page, "backend")
+    told = frames(page, "backend")
     environment.cli("cancel", request_id, "--wait")
 
     assert all(word in activities for word in ("attempt", '"stage": "warm"', '"loss": 0.125'))

@@ -18,10 +18,12 @@ from temporal_fabric.messages import (
     Grant,
     Notice,
     Sealed,
+    SettleAnswer,
 )
 
 if TYPE_CHECKING:
-    from temporal_fabric.messages import AcquireInput, SealInput
+    from temporal_fabric.messages import AcquireInput, SealInput, SettleInput
+    from temporal_fabric.questions import Resolution
 
 FOREVER = timedelta(days=3650)
 HEARTBEAT = timedelta(seconds=10)
@@ -64,9 +66,24 @@ def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
 
 
 def attempt(
-    grant: Grant, number: int, failures: list[str]
+    grant: Grant,
+    number: int,
+    failures: list[str],
+    resolutions: list[Resolution],
+    *,
+    patience: timedelta,
+    was_silent: bool,
 ) -> workflow.ActivityHandle[AttemptResult]:
-    """Run, or adopt, one epoch on its backend, after the run's attempts have failed so."""
+    """Run, or adopt, one epoch on its backend, after the run's attempts have failed so.
+
+    Args:
+        grant: The placement.
+        number: Which of the run's placements it is.
+        failures: How the run's attempts have failed so far.
+        resolutions: What people have answered in this run so far.
+        patience: How long its worker may leave it untaken.
+        was_silent: Whether it has done that before.
+    """
     request = AttemptInput(
         tenant=grant.tenant,
         request_id=grant.request_id,
@@ -77,6 +94,8 @@ def attempt(
         failures=failures,
         deadline=grant.deadline,
         changes=grant.changes,
+        resolutions=resolutions,
+        was_silent=was_silent,
     )
     return workflow.start_activity(
         names.ACTIVITY_ATTEMPT,
@@ -84,7 +103,7 @@ def attempt(
         task_queue=names.backend_queue(grant.backend),
         result_type=AttemptResult,
         # Then the pool is asked what is the matter, and the grant is offered again.
-        schedule_to_start_timeout=timedelta(seconds=grant.patience_s),
+        schedule_to_start_timeout=patience,
         start_to_close_timeout=FOREVER,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=STEADY,
@@ -109,25 +128,53 @@ def control(grant: Grant, action: str) -> workflow.ActivityHandle[ControlAnswer]
     )
 
 
-async def ensure_absent(grant: Grant, epoch: int, backend: str) -> None:
-    """Return with the proof that nothing of an epoch runs, however long that takes."""
-    await workflow.execute_activity(
+def ensure_absent(
+    grant: Grant, epoch: int, backend: str, patience: timedelta | None
+) -> workflow.ActivityHandle[None]:
+    """Ask for the proof that nothing of an epoch runs, however long that takes.
+
+    Args:
+        grant: The placement of the run.
+        epoch: Which epoch.
+        backend: Where it may run.
+        patience: How long its worker may leave this untaken; None for ever.
+    """
+    return workflow.start_activity(
         names.ACTIVITY_ENSURE_ABSENT,
         AbsentInput(grant.tenant, grant.request_id, epoch, backend, grant.grace_s),
         task_queue=names.backend_queue(backend),
+        schedule_to_start_timeout=patience,
         start_to_close_timeout=FOREVER,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
+        cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         summary=f"prove epoch {epoch} absent on {backend}",
     )
 
 
-async def seal(grant: Grant | None, request: SealInput) -> Sealed:
-    """Seal the capsule where the run's files lie; anywhere, where it was never placed."""
+def settle(pool: str, request: SettleInput) -> workflow.ActivityHandle[SettleAnswer]:
+    """Let a worker of the pool settle an epoch whose backend is silent."""
+    word = request.resolution
+    what = f"take a person's {word.answer}" if word else "revoke it if it never started"
+    return workflow.start_activity(
+        names.ACTIVITY_SETTLE,
+        request,
+        task_queue=names.pool_queue(pool),
+        result_type=SettleAnswer,
+        start_to_close_timeout=CONTROL_LIMIT,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+        summary=f"settle epoch {request.epoch} on {request.backend}: {what}",
+    )
+
+
+async def seal(backend: str, request: SealInput) -> Sealed:
+    """Seal the capsule where the run's files lie; anywhere, where no backend has any."""
     sealed: Sealed = await workflow.execute_activity(
         names.ACTIVITY_SEAL,
         request,
-        task_queue=names.backend_queue(grant.backend) if grant else names.QUEUE,
+        task_queue=names.backend_queue(backend) if backend else names.QUEUE,
         result_type=Sealed,
         start_to_close_timeout=FOREVER,
         heartbeat_timeout=HEARTBEAT,

@@ -10,6 +10,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from temporal_fabric import names
 from temporal_fabric.messages import AttemptResult
+from temporal_fabric.questions import Answer
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import FREE_RETRIES, Reason
 
@@ -40,6 +41,8 @@ def retried(grant: Grant, ended: AttemptResult, counted: int) -> bool:
         counted: Ended attempts that count against ``max_attempts``, this one included.
     """
     rule = grant.retry
+    if ended.answer:
+        return ended.answer != Answer.ABORT  # a person has said what nobody else knew
     if ended.reason == Reason.LOST:
         # Nobody knows what a lost attempt did: only a request that says so is run again.
         return rule.on is not None and Reason.LOST in rule.on

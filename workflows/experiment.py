@@ -32,11 +32,17 @@ with workflow.unsafe.imports_passed_through():
     from temporal_fabric.states import FREE_RETRIES, Reason, State
     from temporal_fabric.workflows import calls
     from temporal_fabric.workflows.decisions import back_off_s, denied, overdue, retried
+    from temporal_fabric.workflows.holding import asked, check_answer, given_up, resolve
     from temporal_fabric.workflows.pausing import check_pause, check_priority
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.supervision import Supervision
-    from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed, Wishes
+    from temporal_fabric.workflows.wishes import (
+        CancelRequested,
+        DeadlinePassed,
+        GivenUp,
+        Wishes,
+    )
 
 
 @workflow.defn(name=names.WORKFLOW_EXPERIMENT)
@@ -84,11 +90,15 @@ class Experiment:
         standing = self._standing
         if standing.grant is None or update.epoch != standing.grant.epoch:
             return  # a superseded attempt has nothing to say
-        standing.native_id = update.native_id
+        standing.native_id = update.native_id or standing.native_id
+        standing.heard, at = workflow.now(), update.at
+        if standing.state == State.HELD:
+            standing.unasked()  # its backend is back, so there is nothing to be asked
+            at = ""
         if standing.state == State.PAUSED and update.state == State.RUNNING:
             return  # a new worker has adopted the payload, which stands still all the same
         if update.state in {State.RUNNING, State.COLLECTING}:
-            standing.move(State(update.state), at=update.at)
+            standing.move(State(update.state), at=at)
 
     @workflow.query(name=names.QUERY_STATUS)
     def status(self) -> dict[str, Any]:
@@ -104,7 +114,8 @@ class Experiment:
     async def pause(self) -> dict[str, Any]:
         """Let the experiment stand still: in line, between attempts, or its payload itself.
 
-        While it is PREPARING the answer comes at once, and it is paused as soon as it runs.
+        While it is PREPARING or HELD the answer comes at once, and it is paused as soon as it
+        runs, or before its next attempt.
 
         Raises:
             ApplicationError: E_CONFLICT; it cannot be paused, or has ended before it was.
@@ -141,11 +152,32 @@ class Experiment:
     def _check_priority(self, priority: Any) -> None:
         check_priority(self._standing, priority)
 
+    @workflow.update(name=names.UPDATE_RESOLVE)
+    async def resolve(self, given: Any) -> dict[str, Any]:
+        """Take a person's answer to the question that HELD the experiment.
+
+        Args:
+            given: See `temporal_fabric.workflows.holding.check_answer`.
+
+        Raises:
+            ApplicationError: E_CONFLICT; somebody else answered otherwise, or the question
+                had lost its object.
+        """
+        word = await resolve(self._standing, self._wishes, given)
+        if word is None:
+            why = "the question has no object any more: the backend answered by itself"
+            raise ApplicationError(why, type="E_CONFLICT")
+        return self._standing.as_dict()
+
+    @resolve.validator
+    def _check_answer(self, given: Any) -> None:
+        check_answer(self._standing, self._wishes, given)
+
     async def _granted(self, *, paused: bool) -> dict[str, Any]:
         """Change the wish, and return when it is so."""
         standing, wishes = self._standing, self._wishes
         wishes.paused, wishes.refused = paused, ""
-        settled = {State.PREPARING} if paused else set[State]()
+        settled = {State.PREPARING, State.HELD} if paused else set[State]()
         await workflow.wait_condition(
             lambda: (
                 (standing.state == State.PAUSED) is paused
@@ -177,10 +209,14 @@ class Experiment:
             result = standing.result(State.CANCELED, None)
         except DeadlinePassed:
             result = standing.result(State.FAILED, overdue(standing.grant, stamp(workflow.now())))
+        except GivenUp as exc:
+            standing.move(State.COLLECTING, Reason.LOST)
+            result = standing.result(State.FAILED, given_up(exc, stamp(workflow.now())))
         if standing.grant is None or standing.grant.recorded is None:
             result = await self._seal(result, body)
         standing.end(result)
         # Who asked for something gets an answer before the workflow closes.
+        self._wishes.answer = None
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
 
@@ -197,9 +233,11 @@ class Experiment:
             if ended is None:
                 continue
             standing.attempt_ended(ended)
+            if ended.question:
+                ended = await asked(ended, standing, self._wishes)
             if ended.ok:
                 return standing.result(State.SUCCEEDED, ended)
-            counted += ended.reason not in FREE_RETRIES
+            counted += not ended.answer and ended.reason not in FREE_RETRIES
             if not retried(grant, ended, counted):
                 return standing.result(State.FAILED, ended)
             standing.move(State.RETRYING, ended.reason)
@@ -212,7 +250,9 @@ class Experiment:
     async def _seal(self, result: ExperimentResult, body: Any) -> ExperimentResult:
         grant = self._standing.grant
         try:
-            sealed = await calls.seal(grant, SealInput(result, None if grant else body))
+            sealed = await calls.seal(
+                self._standing.files_at, SealInput(result, None if grant else body)
+            )
         except ActivityError as exc:
             if grant is not None:
                 raise

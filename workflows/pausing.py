@@ -11,6 +11,8 @@ from temporal_fabric.states import State
 from temporal_fabric.workflows import calls
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from temporalio import workflow
 
     from temporal_fabric.messages import AttemptResult, Grant
@@ -58,8 +60,16 @@ async def watched(
     grant: Grant,
     standing: Standing,
     wishes: Wishes,
+    until: Callable[[Callable[[], bool]], Awaitable[None]],
 ) -> AttemptResult:
     """Wait for the end of an attempt; let its payload stand still and go on as wished.
+
+    Args:
+        handle: The attempt.
+        grant: Its placement.
+        standing: Shows a pause.
+        wishes: Where one is asked for.
+        until: How to wait; what it raises leaves the attempt alone.
 
     Raises:
         ActivityError: the attempt ended by an error.
@@ -67,10 +77,10 @@ async def watched(
         DeadlinePassed: it is too late; the attempt is not awaited.
     """
     while True:
-        await wishes.until(lambda: handle.done() or _differs(standing, wishes))
+        await until(lambda: handle.done() or _differs(standing, wishes))
         if handle.done():
             return handle.result()
-        await _act(handle, grant, standing, wishes)
+        await _act(handle, grant, standing, wishes, until)
 
 
 def _differs(standing: Standing, wishes: Wishes) -> bool:
@@ -83,10 +93,11 @@ async def _act(
     grant: Grant,
     standing: Standing,
     wishes: Wishes,
+    until: Callable[[Callable[[], bool]], Awaitable[None]],
 ) -> None:
     paused = wishes.paused
     control = calls.control(grant, names.ACTION_PAUSE if paused else names.ACTION_RESUME)
-    await wishes.until(lambda: control.done() or handle.done())
+    await until(lambda: control.done() or handle.done())
     if not control.done():
         control.cancel()
         return
@@ -99,4 +110,4 @@ async def _act(
         standing.move(State.PAUSED if paused else State.RUNNING, at=answer.at)
     else:
         # The payload has ended meanwhile, so the attempt is about to say how.
-        await wishes.until(lambda: handle.done() or wishes.paused != paused)
+        await until(lambda: handle.done() or wishes.paused != paused)

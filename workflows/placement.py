@@ -29,11 +29,18 @@ class Placement:
 
     def __init__(self, body: Any, standing: Standing, wishes: Wishes) -> None:
         self._body = body
-        self._pool = pool_of(body)
+        self.pool = pool_of(body)
         self._standing = standing
         self._wishes = wishes
         self.number = 0
         """Grants asked for so far; with the run id it names a grant, however often it is asked."""
+
+        self._avoided: list[str] = []
+
+    def avoid(self, backend: str) -> None:
+        """Take a backend last from now on: it was silent."""
+        if backend not in self._avoided:
+            self._avoided.append(backend)
 
     async def next(self) -> Grant:
         """Return the next grant.
@@ -75,6 +82,7 @@ class Placement:
             submitted=stamp(info.start_time),
             since=stamp(workflow.now()),
             reset=info.run_id != info.first_execution_run_id,
+            avoided=self._avoided,
         )
 
     async def ask(self, request: AcquireInput) -> Grant:
@@ -91,7 +99,7 @@ class Placement:
 
     async def _asked(self, request: AcquireInput, enough: Callable[[], bool]) -> Grant | None:
         """Ask once; None where it was called off because it is `enough`."""
-        handle = calls.acquire(self._pool, request)
+        handle = calls.acquire(self.pool, request)
         try:
             await self._wishes.until(lambda: handle.done() or enough())
         except (CancelRequested, DeadlinePassed):

@@ -9,11 +9,15 @@ from temporalio import workflow
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AttemptResult, ExperimentResult, Moment
+from temporal_fabric.questions import Choice, Question, Resolution, said
 from temporal_fabric.states import Reason, State, legal
 from temporal_fabric.workflows.notices import Notices
 from temporal_fabric.workflows.view import details, search_attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from temporal_fabric.messages import Grant
 
 
@@ -31,12 +35,50 @@ class Standing:
 
         self.native_id = ""
         self.capsule = ""
+        self.files_at = ""
+        """The backend whose host has files of the run; empty where none has any."""
+
+        self.heard: datetime | None = None
+        """When an attempt last said something."""
+
+        self.question: Question | None = None
+        """What a person is asked; the experiment is HELD."""
+
+        self.resolutions: list[Resolution] = []
         self.notices = Notices()
+        self._files_before = ""
+        self._questions = 0
+        self._held_from = self.state
+        self._said = ""
 
     def placed(self, grant: Grant) -> None:
         """Take over a new placement."""
         self.grant, self.native_id, self.capsule = grant, "", grant.capsule
+        self._files_before, self.files_at = self.files_at, grant.backend
         self._know(grant)
+
+    def give_up_files(self) -> None:
+        """Expect nothing of the host of the last placement: it is silent."""
+        self.files_at = self._files_before
+
+    def hold(
+        self, text: str, choices: Sequence[Choice], epoch: int, backend: str, reason: str
+    ) -> None:
+        """Put a question to a person, and be HELD until it is answered or has no object."""
+        self._questions += 1
+        self._held_from = self.state
+        self.question = Question(self._questions, text, list(choices), epoch, backend)
+        self.move(State.HELD, reason, message=text)
+
+    def unasked(self) -> None:
+        """Stand as before the question: it has no object any more."""
+        if self.state == State.HELD:
+            self.move(self._held_from)
+
+    def answered(self, word: Resolution) -> None:
+        """Keep what a person answered; what follows from it is moved to by others."""
+        self.resolutions.append(word)
+        self._said = said(word)
 
     def admit(self, grant: Grant) -> None:
         """Take over what is known of a request that gets no place."""
@@ -84,6 +126,9 @@ class Standing:
         if self.timeline and not legal(self.state, state):
             return False
         self.state, self.reason = state, reason
+        said, self._said = self._said, ""
+        if state != State.HELD:
+            self.question = None
         grant = self.grant
         moment = Moment(
             state=state,
@@ -91,6 +136,7 @@ class Standing:
             reason=reason,
             backend=grant.backend if grant else "",
             epoch=grant.epoch if grant else 0,
+            message=message if state == State.HELD else said,
         )
         self.timeline.append(moment)
         capsule = self.capsule if state.final else ""
@@ -106,7 +152,14 @@ class Standing:
         """Tell the story to Temporal's own UI: current details and search attributes."""
         grant = self.grant
         workflow.set_current_details(
-            details(self.timeline, self.reason, grant, self.native_id, self.capsule)
+            details(
+                self.timeline,
+                self.reason,
+                grant,
+                self.native_id,
+                self.capsule,
+                question=self.question,
+            )
         )
         if grant is not None and grant.search_attributes:
             workflow.upsert_search_attributes(  # pyright: ignore[reportUnknownMemberType]
@@ -142,6 +195,7 @@ class Standing:
             outputs=last.outputs,
             attempts=self.attempts,
             timeline=[*self.timeline, Moment(state, at, last.reason, last.backend, last.epoch)],
+            resolutions=self.resolutions,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -156,4 +210,6 @@ class Standing:
             "capsule": self.capsule,
             "changes": grant.changes if grant else [],
             "timeline": self.timeline,
+            "question": self.question,
+            "resolutions": self.resolutions,
         }

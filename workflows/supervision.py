@@ -10,14 +10,18 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AcquireInput, AttemptResult
+from temporal_fabric.questions import Answer
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
 from temporal_fabric.workflows.decisions import host_did_not_answer
+from temporal_fabric.workflows.holding import of_silent
 from temporal_fabric.workflows.pausing import watched
+from temporal_fabric.workflows.silence import Settled, Silence
 from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
 
 if TYPE_CHECKING:
     from temporal_fabric.messages import Grant
+    from temporal_fabric.questions import Resolution
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
@@ -27,7 +31,8 @@ class Supervision:
     """Carries one grant through its attempt.
 
     After every end of `attempt` that is not a normal return, `ensure_absent` proves that
-    nothing of the epoch runs before anything else happens.
+    nothing of the epoch runs before anything else happens; or the epoch is settled, see
+    `Silence`.
     """
 
     def __init__(
@@ -37,56 +42,100 @@ class Supervision:
         self._standing = standing
         self._wishes = wishes
         self._placement = placement
+        self._silence = Silence(grant, placement.pool, standing, wishes)
 
     async def run(self) -> AttemptResult | None:
-        """Return how the attempt ended; None where the grant was stale and another is needed.
+        """Return how the attempt ended; None where it never began and needs another grant.
 
         Raises:
             CancelRequested: a person cancelled, and nothing of the epoch runs.
             DeadlinePassed: it is too late, and nothing of the epoch runs.
+            GivenUp: a person says that nobody can know whether something runs.
         """
-        grant = self._grant
+        grant, standing = self._grant, self._standing
         for prior in grant.prior:
-            await calls.ensure_absent(grant, prior.epoch, prior.backend)
-        self._standing.move(State.PREPARING, grant.reason)
+            earlier = Silence(
+                grant,
+                self._placement.pool,
+                standing,
+                self._wishes,
+                epoch=prior.epoch,
+                backend=prior.backend,
+            )
+            await earlier.proven_absent()
+        standing.move(State.PREPARING, grant.reason)
         try:
             ended = None
             while ended is None:
                 ended = await self._offered()
+        except Settled as settled:
+            return self._settled(settled.resolution)
         except ActivityError as exc:
-            await self._prove_absent()
+            await self._silence.proven_absent()
             if isinstance(exc.cause, ApplicationError) and exc.cause.type == names.STALE_GRANT:
                 return None
             return _broken(grant, exc)
         except CancelRequested:
-            self._standing.move(State.CANCELLING)
-            await self._prove_absent()
+            standing.move(State.CANCELLING)
+            await self._silence.proven_absent()
             raise
         except DeadlinePassed:
-            self._standing.waits_for(Reason.TIMEOUT)
-            await self._prove_absent()
+            standing.unasked()
+            standing.waits_for(Reason.TIMEOUT)
+            await self._silence.proven_absent()
             raise
         return ended
 
     async def _offered(self) -> AttemptResult | None:
         """Wait for the attempt; None means its host did not take it, and it is offered again."""
         failures = [ended.reason for ended in self._standing.attempts]
-        handle = calls.attempt(self._grant, self._placement.number, failures)
+        grant, silence = self._grant, self._silence
+        handle = calls.attempt(
+            grant,
+            self._placement.number,
+            failures,
+            self._standing.resolutions,
+            patience=silence.patience,
+            was_silent=silence.is_known,
+        )
         try:
-            return await watched(handle, self._grant, self._standing, self._wishes)
-        except (CancelRequested, DeadlinePassed):
+            return await watched(handle, grant, self._standing, self._wishes, silence.until)
+        except (CancelRequested, DeadlinePassed, Settled):
             handle.cancel()
             raise
         except ActivityError as exc:
             if not host_did_not_answer(exc):
                 raise
-        held = AcquireInput(None, number=self._placement.number, held=self._grant)
+        if grant.lost_after_s is not None:
+            await silence.heard_nothing()
+            return None
+        held = AcquireInput(None, number=self._placement.number, held=grant)
         answer = await self._placement.ask(held)
         self._standing.waits_for(answer.reason)
         return None
 
-    async def _prove_absent(self) -> None:
-        await calls.ensure_absent(self._grant, self._grant.epoch, self._grant.backend)
+    def _settled(self, word: Resolution | None) -> AttemptResult | None:
+        """Return what a person says of the attempt; None where its start was revoked."""
+        grant, standing = self._grant, self._standing
+        standing.give_up_files()
+        self._placement.avoid(grant.backend)
+        if word is None:
+            standing.move(State.QUEUED, Reason.BACKEND_DOWN)
+            standing.waits_for("")  # from here on for a place like any other
+            return None
+        reason = "" if word.answer == Answer.DONE else Reason.LOST
+        if word.answer != Answer.NOT_DONE:
+            standing.move(State.COLLECTING, reason)
+        return AttemptResult(
+            epoch=grant.epoch,
+            backend=grant.backend,
+            ok=not reason,
+            reason=reason,
+            message=of_silent(grant.backend, word),
+            native_id=standing.native_id,
+            ended_at=word.at,
+            answer=word.answer,
+        )
 
 
 def _broken(grant: Grant, error: ActivityError) -> AttemptResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
 from temporal_fabric import names
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from temporal_fabric.messages import Grant, Moment
+    from temporal_fabric.questions import Question
     from temporal_fabric.states import State
 
 _TENANT = SearchAttributeKey.for_keyword(names.SA_TENANT)
@@ -37,9 +39,15 @@ def search_attributes(state: State, reason: str, grant: Grant) -> list[SearchAtt
 
 
 def details(
-    timeline: Sequence[Moment], reason: str, grant: Grant | None, native_id: str, capsule: str
+    timeline: Sequence[Moment],
+    reason: str,
+    grant: Grant | None,
+    native_id: str,
+    capsule: str,
+    *,
+    question: Question | None,
 ) -> str:
-    """Return the current details: state, place and timeline, as markdown."""
+    """Return the current details: state, place, question and timeline, as markdown."""
     last = timeline[-1]
     lines = [f"**{last.state}** since {last.at}" + (f" ({reason})" if reason else "")]
     if grant is not None:
@@ -47,6 +55,13 @@ def details(
         lines += ["", where + (f", {native_id}" if native_id else "")]
     if capsule:
         lines.append(f"- capsule `{capsule}`")
+    if question is not None:
+        _, request_id = names.request_of(workflow.info().workflow_id)
+        lines += ["", question.text, ""]
+        lines += [
+            f"- `temporal-fabric resolve {request_id} --as {choice.answer}`: {choice.follows}"
+            for choice in question.choices
+        ]
     # A code block, because the web UI sets a table's columns without a space between them.
     lines += ["", "```", *(f"{moment.state:<11} {moment.at}" for moment in timeline), "```"]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
+    from temporal_fabric.questions import Resolution
     from temporal_fabric.workflows.standing import Standing
 
 
@@ -21,6 +22,14 @@ class CancelRequested(Exception):
 
 class DeadlinePassed(Exception):
     """A wait ended because the experiment's deadline has passed."""
+
+
+class GivenUp(Exception):
+    """A person says that nobody can know what became of an epoch."""
+
+    def __init__(self, epoch: int, backend: str, resolution: Resolution) -> None:
+        self.epoch, self.backend, self.resolution = epoch, backend, resolution
+        super().__init__()
 
 
 class Wishes:
@@ -34,6 +43,9 @@ class Wishes:
 
         self.deadline: datetime | None = None
         """When the experiment must have ended, paused or not."""
+
+        self.answer: Resolution | None = None
+        """What a person has answered to the open question, until it is taken."""
 
         self.refused = ""
         """Why the last wish could not be granted."""
@@ -74,6 +86,14 @@ class Wishes:
             return False
         if not ready():
             raise CancelRequested
+        return True
+
+    async def regardless(self, time: timedelta | None, why: str, ready: Callable[[], bool]) -> bool:
+        """As `within`, for what neither a cancellation nor a deadline ends."""
+        try:
+            await workflow.wait_condition(ready, timeout=time, timeout_summary=why)
+        except TimeoutError:
+            return False
         return True
 
     async def time(self, time: timedelta, why: str, standing: Standing) -> None:

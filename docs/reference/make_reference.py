@@ -35,7 +35,7 @@ STATES = {
     State.COLLECTING: "the payload ended; its outputs are hashed",
     State.RETRYING: "an attempt failed; the next one waits for its pause",
     State.PAUSED: "standing still until it is resumed; a running payload keeps its place",
-    State.HELD: "reserved: not entered by this version",
+    State.HELD: "a person is asked what nobody else can know; `resolve` answers",
     State.CANCELLING: "cancellation was asked for; something of the run may still be alive",
     State.SUCCEEDED: "exit code 0, every declared output there and hashed, capsule sealed",
     State.FAILED: "ended without success; the reason says why",

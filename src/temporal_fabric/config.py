@@ -32,7 +32,7 @@ _SECRETS = ("env", "folder")
 _AMOUNTS = ("max_bytes", "max_seconds", "upload_bytes", "upload_files")
 _ARTIFACTS = (*REACH_KEYS, *_AMOUNTS)
 _BACKEND_KEYS = ("kind", "slots", "labels", "options", "patience_s")
-_PATIENCE_S = 3600.0
+_PATIENCE_S = 300.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 
 

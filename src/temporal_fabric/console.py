@@ -49,7 +49,8 @@ def state_text(moment: Mapping[str, Any]) -> str:
     state = str(moment["state"])
     reason = f"  {moment['reason']}" if moment.get("reason") else ""
     place = f"  {moment['backend']} epoch {moment['epoch']}" if moment.get("backend") else ""
-    return _line(moment, state, COLOURS.get(state), f"{place}{reason}")
+    more = f"  {moment['message']}" if moment.get("message") else ""
+    return _line(moment, state, COLOURS.get(state), f"{place}{reason}{more}")
 
 
 def event_text(event: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ def _cause(status: ExperimentStatus, plan: PlanAnswer | None) -> tuple[str, str,
     state, reason = State(status.state), status.reason
     if state.final:
         return (reason, status.message or f"it ended as {state}", "")
-    if state == State.PAUSED:
-        return ("PAUSED", "a person has paused it", f"temporal-fabric resume {status.request_id}")
+    if state in {State.PAUSED, State.HELD}:
+        return _waits_for_a_person(status)
     if reason == Reason.BACKEND_DOWN:
         why = f"the worker of {status.backend} is away"
         return (reason, why, f"start the worker of {status.backend}")
@@ -66,6 +66,16 @@ def _cause(status: ExperimentStatus, plan: PlanAnswer | None) -> tuple[str, str,
         return _queued(status, plan)
     where = f" on {status.backend}" if status.backend else ""
     return (reason, f"it is {state}{where} since {status.since}", "")
+
+
+def _waits_for_a_person(status: ExperimentStatus) -> tuple[str, str, str]:
+    if status.state == State.PAUSED:
+        return ("PAUSED", "a person has paused it", f"temporal-fabric resume {status.request_id}")
+    why = status.question.get("text") or "a person is asked, and no worker tells what"
+    offered = (
+        "|".join(choice["answer"] for choice in status.question.get("choices", ())) or "ANSWER"
+    )
+    return (status.reason, why, f"temporal-fabric resolve {status.request_id} --as {offered}")
 
 
 def _queued(status: ExperimentStatus, plan: PlanAnswer | None) -> tuple[str, str, str]:

@@ -31,6 +31,12 @@ class FailPoint(StrEnum):
     ACQUIRE_ALLOCATED = "acquire.allocated"
     """The epoch is allocated; the workflow does not know it."""
 
+    ATTEMPT_TAKEN = "attempt.taken"
+    """The host has the attempt; its start is not claimed."""
+
+    ATTEMPT_CLAIMED = "attempt.claimed"
+    """The start is claimed; nothing is staged."""
+
     STAGING_HALF = "staging.half"
     """A piece of an input is here; more may follow, and nothing of it has a name."""
 
@@ -102,6 +108,9 @@ class FailPoint(StrEnum):
 
     ABSENCE_PROVEN = "absence.proven"
     """Nothing runs; the place is still held."""
+
+    SETTLE_REVOKED = "settle.revoked"
+    """The start of an attempt is revoked; that it has ended is not recorded."""
 
 
 _FOLDER = os.environ.get(FOLDER_ENV)

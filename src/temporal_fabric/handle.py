@@ -255,6 +255,22 @@ class ExperimentHandle:
         """
         return await self._asked(names.UPDATE_REPRIORITISE, priority)
 
+    async def resolve(
+        self, answer: str, *, by: str, note: str = "", question: int = 0
+    ) -> ExperimentStatus:
+        """Answer the question that HELD the experiment; return where it stands then.
+
+        The first answer counts; the same one again changes nothing. Raises as `pause` does.
+
+        Args:
+            answer: One of those that the question offers: done, not-done, abort.
+            by: Who says so; it stays in the result for good.
+            note: Why.
+            question: Its number, so that no other is answered; 0 for the one that is open.
+        """
+        given = {"as": answer, "by": by, "note": note, "question": question}
+        return await self._asked(names.UPDATE_RESOLVE, given)
+
     async def explain(self) -> Explanation:
         """Say why the experiment stands where it stands, and what would move it now.
 

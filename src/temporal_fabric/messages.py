@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from temporal_fabric.display import table
+from temporal_fabric.questions import Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,12 @@ class Grant:
     """How long the backend's worker may leave the attempt untaken before the pool is asked."""
 
     notify: list[NotifyRule] = field(default_factory=list[NotifyRule])
+    lost_after_s: float | None = None
+    """How long the backend may be silent before a person is asked; None, by older workers, for
+    ever: their attempts claim no start, so nothing may be revoked either."""
+
+    declared_outputs: int = 0
+    """How many outputs must be there and hashed before anything is a success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,9 @@ class AcquireInput:
     reset: bool = False
     """Whether this run came from a reset, and so repeats what is recorded on purpose."""
 
+    avoided: list[str] = field(default_factory=list[str])
+    """Backends that were silent: taken last, by when they must have a worker again."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptInput:
@@ -160,6 +170,12 @@ class AttemptInput:
     deadline: str = ""
     changes: list[str] = field(default_factory=list[str])
     """As in `Grant`; kept with the result."""
+
+    resolutions: list[Resolution] = field(default_factory=list[Resolution])
+    """What people have answered in this run so far."""
+
+    was_silent: bool = False
+    """Whether the backend has left it untaken before: then its return is told at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +243,12 @@ class AttemptResult:
     log_dropped_bytes: int = 0
     """What was given up of standard output and error, under ``limits.log_bytes``."""
 
+    question: str = ""
+    """What only a person can say: the experiment is HELD until they do. Nothing runs."""
+
+    answer: str = ""
+    """What a person said of this attempt; who, and why, stands in the run's `resolutions`."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptUpdate:
@@ -247,6 +269,41 @@ class AbsentInput:
     epoch: int
     backend: str
     grace_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SettleInput:
+    """Settle an epoch whose backend is silent."""
+
+    tenant: str
+    request_id: str
+    epoch: int
+    backend: str
+    silent_s: float
+    """How long its worker has left its work untaken."""
+
+    resolution: Resolution | None = None
+    """What a person says of it; without, it is revoked if it was never started."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettleAnswer:
+    """How an epoch stands after `settle`."""
+
+    how: str
+
+
+BUSY = "busy"
+"""The backend has a worker, which comes to it in time."""
+
+STARTED = "started"
+REVOKED = "revoked"
+"""Of an epoch's start: the attempt claims the one before its first effect, who finds the
+backend silent the other; the first of them stands."""
+
+ENDED = "ended"
+RESOLVED = "resolved"
+"""Of an epoch's end: its attempt saw it, or a person gave their word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +338,8 @@ class Moment:
     reason: str = ""
     backend: str = ""
     epoch: int = 0
+    message: str = ""
+    """What a person is asked, or has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +366,8 @@ class ExperimentResult:
     outputs: list[OutputFile] = field(default_factory=list[OutputFile])
     attempts: list[AttemptResult] = field(default_factory=list[AttemptResult])
     timeline: list[Moment] = field(default_factory=list[Moment])
+    resolutions: list[Resolution] = field(default_factory=list[Resolution])
+    """What people answered while it was HELD."""
 
     def _repr_html_(self) -> str:
         names = ("request_id", "state", "reason", "message", "exit_code", "backend", "capsule")

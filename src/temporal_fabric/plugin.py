@@ -117,12 +117,14 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
         from temporal_fabric.activities.seal import Seal  # noqa: PLC0415
+        from temporal_fabric.activities.silence import Settle  # noqa: PLC0415
 
         if queue == names.QUEUE:
             return [Seal(self.desk).seal, Notify(self.desk).notify]
         if queue.startswith(_POOL):
             told = Backends(self.desk).backends
-            return [Acquire(self.desk).acquire, Plan(self.desk).plan, told]
+            settle = Settle(self.desk).settle
+            return [Acquire(self.desk).acquire, Plan(self.desk).plan, told, settle]
         if queue.startswith(_BACKEND):
             return [
                 Attempt(self.desk).attempt,

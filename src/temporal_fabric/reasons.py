@@ -61,8 +61,9 @@ REASONS: dict[Reason, Meaning] = {
     Reason.LOST: Meaning(
         "launcher or host went away, or the run was closed by other means than the fabric's: "
         "nobody knows what the attempt did",
-        "The attempt has no end that anybody saw. Nothing of it runs any more, and no effect of "
-        "it is accepted later. What it wrote elsewhere before is not known.",
+        "The attempt has no end that anybody saw. Nothing of it runs any more, or a person has "
+        "given it up, who stands in `resolutions` of the result; no effect of it is accepted "
+        "later. What it wrote elsewhere before is not known.",
         "Whether the host was restarted, or the run terminated in the web UI; then `launcher.log` "
         "in the worker's `FABRIC_HOME`. It is run again only if `retry.on` lists `LOST`.",
     ),
@@ -116,9 +117,11 @@ REASONS: dict[Reason, Meaning] = {
     ),
     Reason.BACKEND_DOWN: Meaning(
         "waiting: no worker of the backend's host answers",
-        "Its place is kept. What ran there runs on, or is found LOST when the host is back: that "
-        "is not known until then.",
-        "Is the host up, and `temporal-fabric worker` on it? `temporal-fabric doctor` there.",
+        "An attempt that was never started is revoked, and placed elsewhere under another epoch. "
+        "What was started may still run: it goes on when the host is back, and a person is asked "
+        "(`HELD`) after `retry.lost_after`.",
+        "Is the host up, and `temporal-fabric worker` on it? `temporal-fabric doctor` there. "
+        "Otherwise `temporal-fabric status ID` shows the question, `resolve` answers it.",
     ),
     Reason.WAITING_FOR_CAPACITY: Meaning(
         "waiting: every place of the backend is taken",

@@ -6,6 +6,7 @@ on any number of hosts agree without a lock::
 
     requests/<tenant>/<id>/request.json          the admitted body and its digest
     requests/<tenant>/<id>/epochs/<n>.json       who was granted epoch n
+    requests/<tenant>/<id>/starts/<n>.json       epoch n was started, or revoked before it was
     requests/<tenant>/<id>/ends/<n>.json         epoch n is proven to run no more
     requests/<tenant>/<id>/outcomes/<run>.json   how one run of the workflow ended
 
@@ -14,12 +15,14 @@ The highest epoch is the fencing token: an effect under a lower one is refused.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.clock import now
 from temporal_fabric.errors import StaleEpoch, StoreConflict, StoreError
+from temporal_fabric.messages import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +46,13 @@ class Epoch:
     at: str
     workflow_id: str = ""
     """The Temporal workflow; a Schedule's differs from tenant and request id."""
+
+    claims: bool = False
+    """Whether its attempt claims its start, so that one that never did can be revoked."""
+
+
+_FIELDS = frozenset(Epoch.__dataclass_fields__)
+"""A later version may write more of them."""
 
 
 class RequestRecord:
@@ -117,6 +127,7 @@ class RequestRecord:
                 backend=backend,
                 at=now(),
                 workflow_id=workflow_id,
+                claims=True,
             )
             if await self._store.create(self._epoch_key(wanted.epoch), _dump(asdict(wanted))):
                 return wanted
@@ -124,7 +135,7 @@ class RequestRecord:
     async def epochs(self) -> list[Epoch]:
         """Return every allocated epoch, lowest first."""
         found = [
-            Epoch(**entry)
+            Epoch(**{key: value for key, value in entry.items() if key in _FIELDS})
             for name in await self._store.names(f"{self.prefix}/epochs")
             if (entry := await self._load(f"epochs/{name}")) is not None
         ]
@@ -134,9 +145,11 @@ class RequestRecord:
         """Refuse an effect under an epoch that is not the newest, or belongs to another run.
 
         Raises:
-            StaleEpoch: a newer epoch was granted, or a reset run reuses an old grant.
+            StaleEpoch: a newer epoch was granted, a reset run reuses an old grant, or the
+                epoch was settled without its attempt.
         """
-        epochs = await self.epochs()
+        epochs, end = await asyncio.gather(self.epochs(), self.end(epoch))
+        self._require_own_end(epoch, end or ENDED)
         newest = epochs[-1] if epochs else None
         if newest is None or newest.epoch != epoch or newest.run_id != run_id:
             held = "none" if newest is None else f"{newest.epoch} of run {newest.run_id}"
@@ -145,10 +158,36 @@ class RequestRecord:
                 f"epoch={epoch}, run={run_id}, newest={held}]"
             )
 
-    async def mark_ended(self, epoch: int, how: str) -> None:
-        """Record the proof that nothing of an epoch runs; a second proof changes nothing."""
-        entry = {"epoch": epoch, "how": how, "at": now()}
-        await self._store.create(f"{self.prefix}/ends/{epoch:06d}.json", _dump(entry))
+    async def claim_start(self, epoch: int, how: str) -> str:
+        """Claim that an epoch is `STARTED`, or `REVOKED`; return which of them stands.
+
+        Raises:
+            StoreError: the store cannot be reached or is full, and nothing is known.
+        """
+        return await self._first("starts", epoch, {"how": how})
+
+    async def mark_ended(self, epoch: int, how: str, **more: Any) -> str:
+        """Record the proof that nothing of an epoch runs; return the first proof, which stands.
+
+        Args:
+            epoch: The epoch.
+            how: Where the proof comes from.
+            more: What is kept with it.
+        """
+        return await self._first("ends", epoch, {**more, "how": how})
+
+    async def commit(self, epoch: int) -> None:
+        """Record that the attempt of an epoch saw its end: from here on its result counts.
+
+        Raises:
+            StaleEpoch: the epoch was settled otherwise before.
+        """
+        self._require_own_end(epoch, await self.mark_ended(epoch, ENDED))
+
+    async def end(self, epoch: int) -> str | None:
+        """Return how it is proven that nothing of an epoch runs, or None where it is not."""
+        entry = await self._load(f"ends/{epoch:06d}.json")
+        return None if entry is None else str(entry["how"])
 
     async def unended(self) -> list[Epoch]:
         """Return the epochs that are not proven to run no more."""
@@ -171,6 +210,27 @@ class RequestRecord:
             if (entry := await self._load(f"outcomes/{name}")) is not None
         ]
         return max(found, key=lambda item: str(item[1].get("ended_at", "")), default=None)
+
+    def _require_own_end(self, epoch: int, how: str) -> None:
+        if how != ENDED:
+            raise StaleEpoch(
+                f"the epoch was settled without its attempt [id={self.tenant}/"
+                f"{self.request_id}, epoch={epoch}, how={how}]"
+            )
+
+    async def _first(self, kind: str, epoch: int, entry: Mapping[str, Any]) -> str:
+        """Create an entry about an epoch, and return ``how`` of the one that came first."""
+        name = f"{kind}/{epoch:06d}.json"
+        entry = {"epoch": epoch, "at": now()} | dict(entry)
+        if await self._store.create(f"{self.prefix}/{name}", _dump(entry)):
+            return str(entry["how"])
+        known = await self._load(name)
+        if known is None:
+            raise StoreError(
+                f"the request record contradicts itself [key={self.prefix}/{name}]: somebody "
+                "deletes from the store"
+            )
+        return str(known["how"])
 
     def _epoch_key(self, epoch: int) -> str:
         return f"{self.prefix}/epochs/{epoch:06d}.json"

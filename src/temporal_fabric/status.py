@@ -75,6 +75,12 @@ class ExperimentStatus:
     pending: list[str] = field(default_factory=list[str])
     """Pending activities, each with what it waits for."""
 
+    question: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What a person is asked while it is HELD: number, text, choices, epoch, backend."""
+
+    resolutions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What people have answered."""
+
     timeline: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     attempts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     sources: list[str] = field(default_factory=list[str])
@@ -150,6 +156,8 @@ async def _from_server(
         return
     status.timeline, status.attempts = list(answer["timeline"]), list(attempts)
     status.native_id, status.changes = answer["native_id"], list(answer.get("changes", ()))
+    status.question = dict(answer.get("question") or {})
+    status.resolutions = list(answer.get("resolutions", ()))
     status.epoch, status.capsule = answer["epoch"], answer["capsule"] or status.capsule
     status.backend = answer["backend"] or status.backend
     if description.status is WorkflowExecutionStatus.RUNNING:
@@ -241,6 +249,7 @@ async def _from_record(status: ExperimentStatus, record: RequestRecord) -> None:
     status.exit_code = outcome.get("exit_code")
     status.timeline = outcome.get("timeline") or status.timeline
     status.attempts = outcome.get("attempts") or status.attempts
+    status.resolutions = outcome.get("resolutions") or status.resolutions
     status.ended = status.since = outcome.get("ended_at") or status.ended
     status.submitted = status.submitted or outcome.get("started_at", "")
     status.sources.append("record")

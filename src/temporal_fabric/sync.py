@@ -108,6 +108,10 @@ class SyncHandle:
         """Let it go on; return where it stands."""
         return self._loop.run(self.handle.resume())
 
+    def resolve(self, answer: str, *, by: str, note: str = "") -> ExperimentStatus:
+        """Answer the question that HELD it; return where it stands."""
+        return self._loop.run(self.handle.resolve(answer, by=by, note=note))
+
 
 class SyncTask(Generic[P, R]):
     """A function that runs as an experiment when it is called, and returns its value."""

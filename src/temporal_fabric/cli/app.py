@@ -22,7 +22,7 @@ from temporal_fabric.cli.output import error_out
 from temporal_fabric.cli.request import init, plan, schema, validate
 from temporal_fabric.cli.schedule import schedule
 from temporal_fabric.cli.server import demo, dev, doctor, worker
-from temporal_fabric.cli.steer import pause, reprioritise, resume
+from temporal_fabric.cli.steer import pause, reprioritise, resolve, resume
 from temporal_fabric.cli.submit import clone, submit
 from temporal_fabric.errors import FabricError
 
@@ -119,6 +119,7 @@ for _command in (
     pause,
     resume,
     reprioritise,
+    resolve,
     backends,
     drain,
     undrain,

@@ -98,6 +98,14 @@ def status_out(status: ExperimentStatus) -> None:
         if value:
             click.secho(f"  {name:<10}", dim=True, nl=False)
             click.echo(value)
+    if status.question:
+        click.secho("  asks      ", fg=COLOURS["HELD"], nl=False)
+        click.echo(status.question["text"])
+        for choice in status.question["choices"]:
+            click.echo(f"            --as {choice['answer']:<9} {choice['follows']}")
+    for word in status.resolutions:
+        click.secho("  answered  ", dim=True, nl=False)
+        click.echo(_answered(word))
     for attempt in status.attempts if len(status.attempts) > 1 else ():
         click.secho("  attempt   ", dim=True, nl=False)
         asked = f"  ({', '.join(attempt['changes'])})" if attempt.get("changes") else ""
@@ -109,12 +117,19 @@ def status_out(status: ExperimentStatus) -> None:
         click.echo(f"  {moment['at']}  {moment['state']:<11}{moment.get('reason', '')}".rstrip())
 
 
+def _answered(word: Mapping[str, Any]) -> str:
+    note = f" ({word['note']})" if word["note"] else ""
+    return f"{word['at']}  {word['answer']} for epoch {word['epoch']}, says {word['by']}{note}"
+
+
 def result_out(result: ExperimentResult) -> None:
     """Print the result of an experiment that ended."""
     click.secho(result.state, fg=COLOURS.get(result.state), bold=True, nl=False)
     click.echo(f"  {result.tenant}/{result.request_id}  {result.started_at} .. {result.ended_at}")
     if result.reason:
         click.echo(f"  reason   {result.reason}: {result.message}")
+    for word in result.resolutions:
+        click.echo(f"  answered {_answered(asdict(word))}")
     for output in result.outputs:
         click.echo(f"  output   {output.path}  {output.size} bytes  sha256:{output.sha256[:16]}")
     click.echo(f"  capsule  {result.capsule}")

@@ -1,7 +1,9 @@
-"""``pause``, ``resume``, ``reprioritise``: steering an experiment that has not ended."""
+"""``pause``, ``resume``, ``reprioritise``, ``resolve``: steering what has not ended."""
 
 from __future__ import annotations
 
+import getpass
+import socket
 from typing import TYPE_CHECKING
 
 import click
@@ -73,5 +75,42 @@ def reprioritise(shared: Context, experiment: str, priority: int) -> None:
         async with shared.fabric() as fabric:
             status = await (await fabric.find(experiment)).reprioritise(priority)
         _report(shared, status)
+
+    run(work())
+
+
+@click.command(
+    epilog="""
+\b
+Examples:
+  temporal-fabric list --state HELD
+  temporal-fabric resolve last --as not-done --note "the host was switched off at noon"
+"""
+)
+@click.argument("experiment")
+@click.option(
+    "--as",
+    "answer",
+    required=True,
+    type=click.Choice(["done", "not-done", "abort"]),
+    help="What is so.",
+)
+@click.option("--note", default="", help="Why; it stays in the result.")
+@click.option("--by", default=None, help="Who says so, instead of user@host.")
+@common
+def resolve(shared: Context, experiment: str, answer: str, note: str, by: str | None) -> None:
+    """Answer the question that EXPERIMENT, which is HELD, puts to a person.
+
+    `status` shows the question, and what follows from each answer. The first answer counts. If
+    what was asked about turns up before, the answer is refused and nothing has changed.
+    """
+
+    async def work() -> None:
+        async with shared.fabric() as fabric:
+            handle = await fabric.find(experiment)
+            asked = (await handle.status()).question.get("number", 0)
+            who = by or f"{getpass.getuser()}@{socket.gethostname()}"
+            status = await handle.resolve(answer, by=who, note=note, question=asked)
+        _report(shared, status, "status")
 
     run(work())

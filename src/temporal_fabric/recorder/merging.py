@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import Moment
 
 
+_TOLD = ("backend", "message")
+"""What is told of a state besides the columns it has of its own."""
+
+
 def merge(
     folders: Mapping[int, Path], timeline: Sequence[Moment], target: Path
 ) -> tuple[Path, Path]:
@@ -65,7 +69,7 @@ def _state(moment: Moment) -> dict[str, Any]:
         "event": STATE,
         "state": str(fields["state"]),
         "reason": str(fields["reason"]) or None,
-        "detail": json.dumps({"backend": fields["backend"]} if fields["backend"] else {}),
+        "detail": json.dumps({name: fields[name] for name in _TOLD if fields[name]}),
     }
 
 

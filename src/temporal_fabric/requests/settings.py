@@ -133,7 +133,7 @@ class Retry(Model):
     backoff: float = Field(default=2.0, ge=1, le=100)
     max_interval_s: Seconds = 300.0
     lost_after: Seconds = 300.0
-    """How long a silent backend is waited for before the attempt counts as LOST."""
+    """How long a silent backend is waited for before a person is asked what became of it."""
     on: (
         Annotated[
             dict[Reason, Change],
