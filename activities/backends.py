@@ -11,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
 from temporal_fabric.activities.heartbeat import beating
+from temporal_fabric.adapters.experimental import experimental
 from temporal_fabric.backend_state import FAILING, OK, BackendsAnswer, BackendState, DrainInput
 from temporal_fabric.errors import FabricError
 
@@ -65,6 +66,7 @@ class Backends:
             drained_since=mark.since if mark else "",
             drained_reason=mark.reason if mark else "",
             unusable=str(mark or ""),
+            experimental=await asyncio.to_thread(experimental, adapter.kind),
         )
         try:
             found = await adapter.inventory()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from temporal_fabric.adapters.six_methods import SixMethods, has_six_methods
 from temporal_fabric.errors import Problem, RequestRejected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from temporal_fabric.adapters.contract import Adapter
+    from temporal_fabric.adapters.six_methods import BackendAdapter
     from temporal_fabric.config import BackendConfig, Settings
 
 GROUP = "temporal_fabric.adapters"
@@ -23,7 +27,8 @@ def build(config: BackendConfig, settings: Settings, host: str) -> Adapter:
     """Make the adapter of one configured backend; no effect, the backend is not asked.
 
     The entry point names a callable ``(config, settings, host) -> Adapter``, which raises as
-    this does.
+    this does; or a class with the six methods of `temporal_fabric.adapters.six_methods`, made
+    with the backend's options.
 
     Raises:
         RequestRejected: no installed adapter has this kind, or options are wrong; every one
@@ -31,7 +36,10 @@ def build(config: BackendConfig, settings: Settings, host: str) -> Adapter:
     """
     for entry in entry_points(group=GROUP):
         if entry.name == config.kind:
-            adapter: Adapter = entry.load()(config, settings, host)
+            found = entry.load()
+            if has_six_methods(found):
+                return _bridged(found, config, settings, host)
+            adapter: Adapter = found(config, settings, host)
             return adapter
     found = kinds()
     text = f"no installed adapter has this kind; there are {', '.join(found) or 'none'}"
@@ -43,6 +51,17 @@ def build(config: BackendConfig, settings: Settings, host: str) -> Adapter:
         allowed=tuple(found),
     )
     raise RequestRejected([problem], source=settings.source)
+
+
+def _bridged(
+    found: Callable[..., BackendAdapter], config: BackendConfig, settings: Settings, host: str
+) -> Adapter:
+    try:
+        inner = found(**config.options)
+    except (TypeError, ValueError) as exc:
+        problem = Problem("E_RANGE", f"/backends/{config.name}/options", str(exc))
+        raise RequestRejected([problem], source=settings.source) from exc
+    return SixMethods(inner, config, settings, host)
 
 
 def build_all(settings: Settings, host: str) -> dict[str, Adapter]:

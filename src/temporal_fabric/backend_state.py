@@ -37,6 +37,9 @@ class BackendState:
     usd_per_hour: float | None = None
     """Price of one place, where the adapter names one."""
 
+    experimental: str = ""
+    """Why its adapter has not shown that it keeps the contract; empty where it has."""
+
     unusable: str = ""
     """Why it is given nothing new now, however many places are free; empty where it is."""
 

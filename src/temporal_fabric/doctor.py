@@ -11,6 +11,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSyste
 from temporalio.service import RPCError
 
 from temporal_fabric import attributes, durable, names
+from temporal_fabric.adapters.experimental import experimental
 from temporal_fabric.connection import asking, connect
 from temporal_fabric.devserver import read_server_info
 from temporal_fabric.errors import FabricError, RequestRejected
@@ -38,7 +39,7 @@ async def examine(
 ) -> list[Check]:
     """Look at everything the fabric needs; never raises, every trouble is a check."""
     checks = [_python(), *_home(settings), _store(settings), *watching(settings)]
-    checks += [*await _isolation(settings), *await _backends(settings)]
+    checks += [*_adapters(settings), *await _isolation(settings), *await _backends(settings)]
     try:
         client = await connect(settings, address=address, namespace=namespace)
     except FabricError as exc:
@@ -133,6 +134,18 @@ async def _backend(name: str, adapter: Adapter) -> list[Check]:
         what, _, remedy = warning.rpartition(": ")
         checks.append(Check(name, "warn", what, remedy))
     return checks
+
+
+def _adapters(settings: Settings) -> list[Check]:
+    found: list[Check] = []
+    for kind in sorted({config.kind for config in settings.backends}):
+        name, why = f"adapter {kind}", experimental(kind)
+        remedy = (
+            "try it with temporal_fabric.testing.conformance, and ask who ships it for a report"
+        )
+        text = f"experimental: {why}" if why else "passes the conformance suite"
+        found.append(Check(name, "warn" if why else "ok", text, remedy if why else ""))
+    return found
 
 
 def _levels(name: str, rules: Rules, able: Abilities) -> Check:

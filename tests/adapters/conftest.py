@@ -18,7 +18,7 @@ from temporal_fabric.testing.local_bench import LocalBench
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from temporal_fabric.testing.conformance_report import Report
+    from temporal_fabric.adapters.conformance_report import Report
     from temporal_fabric.testing.docker_daemon import DockerDaemon
 
 MODES = ("pidns", "userns", "plain")

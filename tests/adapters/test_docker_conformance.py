@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from temporal_fabric.adapters.conformance_report import PASSED
 from temporal_fabric.testing.conformance import CASES, Case, new_report
-from temporal_fabric.testing.conformance_report import PASSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from temporal_fabric.testing.conformance_report import Report
+    from temporal_fabric.adapters.conformance_report import Report
     from temporal_fabric.testing.docker_bench import DockerBench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

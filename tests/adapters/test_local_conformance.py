@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from temporal_fabric.adapters.conformance_report import NOT_SHOWN, PASSED
 from temporal_fabric.testing.conformance import CASES, Case
-from temporal_fabric.testing.conformance_report import NOT_SHOWN, PASSED
 
 if TYPE_CHECKING:
-    from temporal_fabric.testing.conformance_report import Report
+    from temporal_fabric.adapters.conformance_report import Report
     from temporal_fabric.testing.local_bench import LocalBench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from temporal_fabric.adapters.conformance_report import FAILED
 from temporal_fabric.testing.broken_adapters import PLANTED, Broken, PlantedBench
 from temporal_fabric.testing.conformance import CASES
-from temporal_fabric.testing.conformance_report import FAILED
 
 if TYPE_CHECKING:
     from temporal_fabric.testing.local_bench import LocalBench

@@ -70,6 +70,8 @@ def _table(found: list[BackendState]) -> None:
     for told in found:
         if told.unusable:
             click.echo(f"{told.name} takes nothing new: {told.unusable}")
+        if told.experimental:
+            click.echo(f"{told.name} is experimental: {told.experimental}")
 
 
 @click.command(

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters.registry import GROUP
-from temporal_fabric.clock import now
-from temporal_fabric.testing.bench import NotShown, Violation
-from temporal_fabric.testing.conformance_ending import ENDING
-from temporal_fabric.testing.conformance_faults import FAULTS
-from temporal_fabric.testing.conformance_report import (
+from temporal_fabric.adapters.conformance_report import (
     FAILED,
     NOT_SHOWN,
     PASSED,
     Outcome,
     Report,
 )
+from temporal_fabric.adapters.registry import GROUP
+from temporal_fabric.clock import now
+from temporal_fabric.testing.bench import NotShown, Violation
+from temporal_fabric.testing.conformance_ending import ENDING
+from temporal_fabric.testing.conformance_faults import FAULTS
 from temporal_fabric.testing.conformance_starting import STARTING
 
 if TYPE_CHECKING:

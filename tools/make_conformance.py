@@ -1,0 +1,58 @@
+"""Run the conformance suite on our own adapters and write the reports that ship with them.
+
+``python tools/make_conformance.py [KIND ...]``: some minutes, into ``adapters/conformance``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from temporal_fabric.adapters.experimental import FOLDER
+from temporal_fabric.testing.conformance import conform
+from temporal_fabric.testing.docker_bench import DockerBench
+from temporal_fabric.testing.docker_daemon import DockerDaemon
+from temporal_fabric.testing.local_bench import LocalBench
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from temporal_fabric.testing.bench import Bench
+
+ADAPTERS = Path(__file__).parents[1] / "adapters"
+
+
+@contextmanager
+def _local(folder: Path) -> Generator[Bench]:
+    yield LocalBench(folder)
+
+
+@contextmanager
+def _docker(folder: Path) -> Generator[Bench]:
+    daemon = DockerDaemon()
+    try:
+        daemon.start()
+        daemon.load_image()
+        yield DockerBench(folder, daemon)
+    finally:
+        daemon.close()
+
+
+BENCHES = {"docker": _docker, "local": _local}
+
+
+async def _report(kind: str) -> bool:
+    with tempfile.TemporaryDirectory(prefix="fab") as folder, BENCHES[kind](Path(folder)) as bench:
+        report = await conform(bench)
+        await bench.aclose()
+    print(*report.lines, report.write(ADAPTERS / FOLDER), sep="\n")
+    return report.passed
+
+
+if __name__ == "__main__":
+    passed = [asyncio.run(_report(kind)) for kind in sys.argv[1:] or BENCHES]
+    sys.exit(not all(passed))
