@@ -135,16 +135,11 @@ class DockerEngineAdapter:
             if allowed <= 0:
                 await self._call(self._jobs.stop, key, limit.grace_s, WALL)
                 continue
-            copying = self._copying_on(key)
-            await asyncio.wait([copying], timeout=min(left, allowed, _LOOK_S))
-            if copying.done():
-                # At the end of the output the container ends; or the engine does, and is back.
-                self._copying.pop(key, None)
-                await self._pause_unless_over(key)
-
-    async def _pause_unless_over(self, key: AttemptKey) -> None:
-        if (await self.find(key)).phase is Phase.RUNNING:
-            await asyncio.sleep(_AGAIN_S)
+            if key in self._copying and self._copying[key].done():
+                # Its output has ended and it runs: the engine was away, or is about to notice.
+                await asyncio.sleep(_AGAIN_S)
+                del self._copying[key]
+            await asyncio.wait([self._copying_on(key)], timeout=min(left, allowed, _LOOK_S))
 
     async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
         """See `Adapter.stream_logs`."""
@@ -253,10 +248,7 @@ class DockerEngineAdapter:
         folder = Workplace.of(runs, key.tenant, key.request_id, key.epoch).folder
 
         def copy() -> None:
-            try:
-                docker_logs.copy(self._engine, name, folder, follow=follow)
-            except OSError as exc:
-                raise TransientBackendError(f"output cannot be copied: {exc}") from exc
+            docker_logs.copy(self._engine, name, folder, follow=follow)
 
         try:
             await self._call(copy)
@@ -266,9 +258,16 @@ class DockerEngineAdapter:
             log.info("the output of %s is followed anew: %s", key, exc)
 
     async def _call(self, work: Callable[..., T], *args: Any) -> T:
-        """Do blocking work in a thread."""
+        """Do blocking work in a thread.
+
+        Raises:
+            TransientBackendError: as the work does, or this host's own disk is in trouble.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, work, *args)
+        try:
+            return await loop.run_in_executor(self._threads, work, *args)
+        except OSError as exc:
+            raise TransientBackendError(f"this host's files cannot be used: {exc}") from exc
 
 
 def _allowed_s(status: JobStatus, limit: Limit) -> float:

@@ -6,7 +6,7 @@ import time
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.errors import PermanentBackendError, TransientBackendError
+from temporal_fabric.errors import BackendError, PermanentBackendError, TransientBackendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,7 +87,12 @@ def _fetch(
     for tried in range(1, _TRIES + 1):
         try:
             _pull(engine, whole(reference), say)
-        except TransientBackendError as exc:
+        except BackendError as exc:
+            if isinstance(exc, PermanentBackendError) or any(w in str(exc) for w in _FOR_GOOD):
+                raise PermanentBackendError(
+                    f"the image cannot be fetched (E_IMAGE) [image={reference}]: {exc}; check its "
+                    "name, or log the worker's user in at its registry"
+                ) from exc
             if tried == _TRIES:
                 raise
             say(f"fetching {reference} again: {exc}")
@@ -101,7 +106,7 @@ def _pull(engine: Engine, reference: str, say: Callable[[str], None]) -> None:
     layers: dict[str, tuple[int, int]] = {}
     for told in engine.pull(reference):
         if error := told.get("error"):
-            _refuse(reference, str(error)[:300])
+            raise TransientBackendError(str(error)[:300])
         amount = _amount(told)
         if amount is not None:
             layers[str(told.get("id"))] = amount
@@ -115,10 +120,3 @@ def _amount(told: Mapping[str, Any]) -> tuple[int, int] | None:
     if told.get("status") != "Downloading" or not detail.get("total"):
         return None
     return (int(detail.get("current", 0)), int(detail["total"]))
-
-
-def _refuse(reference: str, why: str) -> None:
-    text = f"the image cannot be fetched (E_IMAGE) [image={reference}]: {why}"
-    if any(word in why for word in _FOR_GOOD):
-        raise PermanentBackendError(f"{text}; check its name, or log the engine in there")
-    raise TransientBackendError(text)

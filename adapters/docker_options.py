@@ -68,7 +68,12 @@ def read_options(options: Mapping[str, Any], backend: str) -> DockerOptions:
     at = f"/backends/{backend}/options"
     known = tuple(field.name for field in fields(DockerOptions))
     problems = [
-        Problem("E_UNKNOWN_FIELD", f"{at}/{name}", f"unknown option {name!r}", allowed=known)
+        Problem(
+            "E_UNKNOWN_FIELD",
+            f"{at}/{name}",
+            f"unknown option {name!r}; there are {', '.join(known)}",
+            allowed=known,
+        )
         for name in options
         if name not in known
     ]
@@ -92,6 +97,11 @@ def read_options(options: Mapping[str, Any], backend: str) -> DockerOptions:
 def _own_user() -> str:
     """Return who payloads run as: the worker's user, who owns what they write; never root."""
     return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() else _NOBODY
+
+
+def _can_run_as(user: str) -> bool:
+    # What a payload reads and writes has to be given to its user, which only root can do.
+    return bool(_USER.match(user)) and (not os.geteuid() or user == _own_user())
 
 
 def _text(value: Any) -> bool:
@@ -141,9 +151,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     ),
     "gpus": (_texts, "E_TYPE", 'gpus is a list of device ids, such as ["0", "1"]'),
     "user": (
-        lambda value: isinstance(value, str) and bool(_USER.match(value)),
+        lambda value: isinstance(value, str) and _can_run_as(value),
         "E_ISOLATION",
-        "user is uid:gid in numbers, and not root",
+        "user is uid:gid in numbers, not root; another than the worker's only for a worker of root",
     ),
     "memory_bytes": (
         lambda value: _number(value) and isinstance(value, int) and value >= 2**23,

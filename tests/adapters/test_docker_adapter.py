@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from temporal_fabric.adapters.contract import JobHandle, Phase
 from temporal_fabric.adapters.docker_calls import Engine
@@ -52,7 +53,7 @@ open('/output/seen.json', 'w').write(json.dumps(seen))
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def _settled(docker_bench: DockerBench) -> Any:
     """End what a test has left behind."""
     yield
