@@ -10,7 +10,8 @@ required=",${FABRIC_REQUIRE_BACKENDS:-},"
 [ $# -gt 0 ] || set -- $(cd "$folder" && ls -- *.sh | sed 's/\.sh$//' | grep -vx setup)
 failed=0
 for name in "$@"; do
-    said=$(sh "$folder/$name.sh" 2>&1)
+    # What takes minutes reports past the one sentence, to descriptor 3.
+    said=$(sh "$folder/$name.sh" 3>&2 2>&1)
     code=$?
     if [ "$code" -eq 0 ]; then
         echo "==> test backend $name: $said"
