@@ -56,6 +56,9 @@ _LOOK_S = 20.0
 _STAGED_LONG_S = 10.0
 """The heartbeat timeout: who was silent for longer may have been settled by others."""
 
+_QUEUED_LOOK_S = 2.0
+"""One wait for a payload that its backend has not begun yet, so that its beginning is told."""
+
 _BRIEF_S = 0.3
 """A state that passes sooner is told with the attempt's result: a signal costs more than it."""
 
@@ -185,15 +188,23 @@ class _Run:
         handle = JobHandle(self._key, status.native_id)
         # Also of a job that was found ended: what it wrote may still lie with its backend.
         status = await self._adapter.wait(handle, _BRIEF_S)
-        self._native_id = status.native_id
-        if status.started_at is not None:
-            self._state, self._started_at = State.RUNNING, status.started_at
-        if status.phase is Phase.RUNNING and self._started_at is not None:
-            await self._tell(State.RUNNING, from_unix(self._started_at))
-            reach(FailPoint.ATTEMPT_RUNNING)
+        await self._see(status)
         while status.phase is Phase.RUNNING:
-            status = await self._adapter.wait(handle, _LOOK_S)
+            limit_s = _QUEUED_LOOK_S if status.started_at is None else _LOOK_S
+            status = await self._adapter.wait(handle, limit_s)
+            await self._see(status)
         return status
+
+    async def _see(self, status: JobStatus) -> None:
+        """Tell what the payload waits for, and once that it has begun."""
+        self._native_id = status.native_id or self._native_id
+        if status.started_at is None:
+            self._say(status.message)
+        elif self._started_at is None:
+            self._state, self._started_at = State.RUNNING, status.started_at
+            if status.phase is Phase.RUNNING:
+                await self._tell(State.RUNNING, from_unix(self._started_at))
+                reach(FailPoint.ATTEMPT_RUNNING)
 
     async def _collect(self, request: ExecutionRequest, status: JobStatus) -> AttemptResult:
         reach(FailPoint.ATTEMPT_ENDED)

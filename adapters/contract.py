@@ -134,6 +134,7 @@ class JobStatus:
 
     ``exit_code`` is set only for a process that exited, ``signal`` only for one that was
     killed. ``reason`` names an end that the process did not choose: TIMEOUT, OOM, SETUP, LOST.
+    ``message`` says more of an end; of a job that has not begun yet, what it waits for.
     """
 
     phase: Phase

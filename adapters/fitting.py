@@ -15,7 +15,7 @@ from temporal_fabric.requests.quantities import GIGABYTE
 from temporal_fabric.workplace import input_path, output_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.requests.resources import Cpu, Gpu, Memory, Resource
@@ -89,12 +89,19 @@ def resources(
         memory_bytes: Of the machine.
         gpus: Whole devices that one payload can be given.
     """
-    for place, resource in enumerate(request.requirements.resources):
-        lack = _lack(resource, cores, memory_bytes / GIGABYTE, gpus)
-        if lack is not None:
-            what, change = lack
-            at = f"/requirements/resources/{place}"
-            yield Shortfall(what, change.format(at=at))
+    for place, asked in enumerate(request.requirements.resources):
+        at = f"/requirements/resources/{place}"
+        yield from resource(asked, at, cores=cores, memory_bytes=memory_bytes, gpus=gpus)
+
+
+def resource(
+    asked: Resource, at: str, *, cores: float, memory_bytes: float, gpus: int = 0
+) -> Iterator[Shortfall]:
+    """Yield what one resource needs beyond one machine; ``at`` is where it stands."""
+    lack = _lack(asked, cores, memory_bytes / GIGABYTE, gpus)
+    if lack is not None:
+        what, change = lack
+        yield Shortfall(what, change.format(at=at))
 
 
 def _lack(resource: Resource, cores: float, memory_gb: float, gpus: int) -> tuple[str, str] | None:
@@ -133,9 +140,19 @@ def _lacking_gpu(resource: Gpu, gpus: int) -> tuple[str, str] | None:
     return None
 
 
-def constraints(request: ExecutionRequest, labels: Mapping[str, Any]) -> Iterator[Shortfall]:
-    """Yield the constraints that a backend's labels do not satisfy."""
+def constraints(
+    request: ExecutionRequest, labels: Mapping[str, Any], *, but: Collection[int] = ()
+) -> Iterator[Shortfall]:
+    """Yield the constraints that a backend's labels do not satisfy.
+
+    Args:
+        request: An admitted request.
+        labels: The backend's.
+        but: Places of constraints that are about something else than its labels.
+    """
     for place, constraint in enumerate(request.requirements.constraints):
+        if place in but:
+            continue
         verdict = check_constraint(constraint, labels)
         if not verdict.ok:
             at = f"/requirements/constraints/{place}"

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric.devserver.ports import is_free
 from temporal_fabric.devserver.progress import Reporter
 from temporal_fabric.devserver.steps import StepFailed
+from temporal_fabric.testing import debian_image
 from tests.backends import kubernetes_files as files
 from tests.backends.kubernetes_build import built
-from tests.backends.python_image import PAUSE_IMAGE, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,7 @@ _FOLDER = Path("/var/tmp/fabric-kubernetes")  # noqa: S108 - one place: what a k
 _PORTS = range(24000, 32000)
 _SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 _LOOK_S, _START_S = 0.1, 120.0
+_PAUSE_IMAGE = "fabric/pause:1"
 
 
 class ClusterUnavailable(Exception):
@@ -76,13 +77,14 @@ class KubernetesCluster:
         self._lock = _FOLDER.with_suffix(".lock").open("a")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def kubeconfig(self, user: str = "admin", server: str = _API) -> Path:
+    def kubeconfig(self, user: str = "admin", server: str = "") -> Path:
         """Write and return the client configuration of one of `USERS`.
 
         Args:
             user: Whose.
             server: Where the API server is reached, such as through a relay.
         """
+        server = server or _API
         name = user if server == _API else f"{user}-{server.rpartition(':')[2]}"
         path = _FOLDER / f"{name}.kubeconfig"
         path.write_text(files.kubeconfig(server, self.authority, self._tokens[user]))
@@ -117,12 +119,9 @@ class KubernetesCluster:
         self.start_part("apiserver")
         self.start_part("containerd")
         self._until("containerd", lambda: self._ctr("version").returncode == 0)
-        image = _FOLDER / "image.tar"
-        write_image(image)
-        if (done := self._ctr("images", "import", str(image))).returncode:
-            raise RuntimeError(f"the image was not taken: {done.stderr}")
-        image.unlink()
-        self._until("apiserver", lambda: bool(self._get("/readyz", plain=True)))
+        self._import(debian_image.NAME, "python3")
+        self._import(_PAUSE_IMAGE, "sleep", "infinity")
+        self._until("apiserver", lambda: bool(self.get("/readyz", plain=True)))
         for name in ("controllers", "scheduler", "kubelet"):
             self.start_part(name)
         self.until_ready()
@@ -138,6 +137,13 @@ class KubernetesCluster:
             self._processes[name] = subprocess.Popen(
                 argv, cwd=_FOLDER, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def _import(self, name: str, *command: str) -> None:
+        archive = _FOLDER / "image.tar"
+        debian_image.write(archive, name, command)
+        if (done := self._ctr("images", "import", str(archive))).returncode:
+            raise RuntimeError(f"the image was not taken: {done.stderr}")
+        archive.unlink()
 
     def kill_part(self, name: str) -> None:
         """SIGKILL a part: etcd, apiserver, controllers, scheduler, kubelet or containerd."""
@@ -198,8 +204,9 @@ class KubernetesCluster:
         sysctls = {key: Path("/proc/sys", key).read_text() for key in _SYSCTLS}
         (_FOLDER / "sysctls.json").write_text(json.dumps(sysctls))
         _run("openssl", "genrsa", "-out", str(_FOLDER / "pki" / "accounts.key"), "2048")
+        names = {"kubelet": f"system:node:{NODE}"}
         rows = [
-            f"{self._tokens[user]},{f'system:node:{NODE}' if user == 'kubelet' else user},{user},{group}"
+            ",".join([self._tokens[user], names.get(user, user), user, group])
             for user, group in USERS.items()
         ]
         tokens = _FOLDER / "pki" / "tokens.csv"
@@ -207,7 +214,7 @@ class KubernetesCluster:
         tokens.write_text("\n".join(rows) + "\n")
         for user in USERS:
             self.kubeconfig(user)
-        (_FOLDER / "containerd.toml").write_text(files.containerd(_FOLDER, PAUSE_IMAGE))
+        (_FOLDER / "containerd.toml").write_text(files.containerd(_FOLDER, _PAUSE_IMAGE))
         (_FOLDER / "cni" / "10-bridge.conflist").write_text(files.network(_FOLDER, PODS))
         (_FOLDER / "kubelet.yaml").write_text(files.kubelet(_FOLDER, NODE_IP))
 
@@ -261,7 +268,7 @@ class KubernetesCluster:
     def _shims(self) -> list[int]:
         return _using(str(_FOLDER / "containerd.sock"), "containerd-shim")
 
-    def _get(self, path: str, *, plain: bool = False) -> Any:
+    def get(self, path: str, *, plain: bool = False) -> Any:
         """Return what the API server says, None where it says nothing."""
         try:
             trust = ssl.create_default_context(cafile=str(self.authority))
@@ -275,8 +282,8 @@ class KubernetesCluster:
         return said if plain else json.loads(said)
 
     def _takes_pods(self) -> bool:
-        node = self._get(f"/api/v1/nodes/{NODE}")
-        account = self._get("/api/v1/namespaces/default/serviceaccounts/default")
+        node = self.get(f"/api/v1/nodes/{NODE}")
+        account = self.get("/api/v1/namespaces/default/serviceaccounts/default")
         if not node or not account or node["spec"].get("taints"):
             return False
         conditions = node["status"]["conditions"]

@@ -7,10 +7,7 @@ lower its OOM score, has no firewall to be changed, and only one copy of the ima
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _NEVER = "1%"
 
@@ -35,8 +32,8 @@ def kubeconfig(server: str, authority: Path, token: str) -> str:
 def containerd(folder: Path, pause: str) -> str:
     """Return the configuration of containerd."""
     # An overlay cannot lie on another one, as it would in a container.
-    mounts = (line.split() for line in open("/proc/self/mounts", encoding="utf-8"))  # noqa: PTH123, SIM115
-    kinds = {at: kind for _, at, kind, *_ in mounts}
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    kinds = {at: kind for _, at, kind, *_ in (line.split() for line in mounts)}
     at = next(str(path) for path in folder.parents if str(path) in kinds)
     snapshots = "native" if kinds[at] == "overlay" else "overlayfs"
     return f"""\

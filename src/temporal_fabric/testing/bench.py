@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 _PRELUDE = """
 import json, os, signal, socket, sys, time
 def report(event):
-    with socket.socket(socket.AF_UNIX) as s:
-        s.connect(os.environ['EVIDENCE'])
+    where = os.environ['EVIDENCE']
+    host, colon, port = where.rpartition(':')
+    family, address = (2, (host, int(port))) if colon else (1, where)
+    with socket.socket(family) as s:
+        s.connect(address)
         said = {'event': event, 'id': os.environ['FABRIC_REQUEST_ID'],
                 'epoch': os.environ['FABRIC_EPOCH']}
         s.sendall(json.dumps(said).encode() + b'\\n')
@@ -74,11 +77,13 @@ class Bench(ABC):
     Args:
         folder: A folder of the test's own; short, because a Unix socket lies in it.
         variant: The way the backend is set up, where there are several; for the report.
+        host: An IP address of this machine at which payloads reach the ledger, where they
+            cannot see the socket.
     """
 
-    def __init__(self, folder: Path, variant: str = "") -> None:
+    def __init__(self, folder: Path, variant: str = "", host: str = "") -> None:
         self.folder, self.variant = folder, variant
-        self.ledger = EvidenceLedger(folder)
+        self.ledger = EvidenceLedger(folder, host)
         self._adapters: list[Adapter] = []
         self._keys: list[AttemptKey] = []
 

@@ -1,4 +1,4 @@
-"""A container image of this machine's own Debian files: Python, a shell, coreutils.
+"""A container image of this machine's own Debian files: Python, a shell, coreutils, tar.
 
 No registry is asked. The same packages give the same bytes and so the same image id, on every
 machine. ``/usr`` is merged in Debian, so ``/bin`` and its like are links, and come first.
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 NAME = "fabric/python:3"
 
-_WANTED = ("python3", "dash", "coreutils", "base-files")
-_NOT_NEEDED = frozenset({"debconf", "dpkg", "mailcap", "media-types", "perl-base", "tar", "tzdata"})
+_WANTED = ("python3", "dash", "coreutils", "tar", "base-files")
+_NOT_NEEDED = frozenset({"debconf", "dpkg", "mailcap", "media-types", "perl-base", "tzdata"})
 _LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 _LEFT_OUT = tuple(f"/usr/share/{name}/" for name in ("doc", "info", "lintian", "locale", "man"))
 _FOLDERS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "tmp": 0o1777, "work": 0o1777}
@@ -30,7 +30,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PASSWD = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n"
 
 
-def write(path: Path, name: str = NAME) -> str:
+def write(path: Path, name: str = NAME, command: tuple[str, ...] = ("python3",)) -> str:
     """Write an archive as ``docker load`` takes it; return the image's id.
 
     Raises:
@@ -43,7 +43,7 @@ def write(path: Path, name: str = NAME) -> str:
             "architecture": _ARCHITECTURES[platform.machine()],
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
-            "config": {"Cmd": ["python3"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]},
+            "config": {"Cmd": list(command), "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         },
         sort_keys=True,

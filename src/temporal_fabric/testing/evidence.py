@@ -4,13 +4,14 @@ Payloads report over a Unix socket; the ledger's process notes who really called
 start time as the kernel knows them) and appends one JSON line. What a test believes is this
 file, never the system's own records.
 
-Run as ``python -m temporal_fabric.testing.evidence SOCKET FILE``.
+Run as ``python -m temporal_fabric.testing.evidence SOCKET FILE [IP]``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -36,12 +37,19 @@ class EvidenceLedger:
 
     Args:
         folder: Where socket and file lie; the path must be short enough for a socket.
+        host: An IP address at which it listens besides, for payloads of another machine.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "") -> None:
         self.socket = folder / "evidence.sock"
         self.file = folder / "evidence.jsonl"
         command = [sys.executable, "-m", __name__, str(self.socket), str(self.file)]
+        self.address = ""
+        """Where it listens besides, as ``ip:port``."""
+        if host:
+            with socket.create_server((host, 0)) as found:
+                self.address = f"{host}:{found.getsockname()[1]}"
+            command.append(self.address)
         self._process = subprocess.Popen(command)
         deadline = time.monotonic() + 10
         while not self.socket.exists():
@@ -60,22 +68,33 @@ class EvidenceLedger:
         self._process.wait()
 
 
-def _serve(address: str, path: str) -> None:
+def _serve(unix: str, path: str, inet: str = "") -> None:
     ledger = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(128)
+    listeners: list[socket.socket] = []
+    if inet:
+        host, _, port = inet.rpartition(":")
+        listeners.append(socket.create_server((host, int(port)), backlog=128))
+    listeners.append(socket.socket(socket.AF_UNIX))
+    listeners[-1].bind(unix)
+    listeners[-1].listen(128)
     while True:
-        connection, _ = listener.accept()
-        with connection:
-            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            pid = struct.unpack("3i", raw)[0]
-            line = json.loads(connection.makefile().readline() or "{}")
-            row = {**line, "pid": pid, "start": _start_time(pid), "at": time.time()}
-            os.write(ledger, json.dumps(row).encode() + b"\n")
-            os.fsync(ledger)
-            with suppress(OSError):
-                connection.sendall(b"k")
+        for listener in select.select(listeners, (), ())[0]:
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                _take(connection, ledger)
+
+
+def _take(connection: socket.socket, ledger: int) -> None:
+    pid = 0  # of another machine nobody knows it
+    if connection.family == socket.AF_UNIX:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid = struct.unpack("3i", raw)[0]
+    line = json.loads(connection.makefile().readline() or "{}")
+    row = {**line, "pid": pid, "start": _start_time(pid), "at": time.time()}
+    os.write(ledger, json.dumps(row).encode() + b"\n")
+    os.fsync(ledger)
+    with suppress(OSError):
+        connection.sendall(b"k")
 
 
 def _start_time(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""A forwarding shim for HTTP on Unix sockets: one request and one answer for each connection.
+"""A forwarding shim for HTTP: one request and one answer for each connection.
 
 `temporal_fabric.testing.relay` is the same for protocols of lines.
 """
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 _LATE_S = 1.0
 _PIECE = 65536
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:[^\r]*", re.IGNORECASE)
 
 
 class HttpRelay:
-    """Forwards requests, and spoils what it was told to.
+    """Forwards requests on Unix sockets, and spoils what it was told to.
 
     Args:
         path: Where clients find the relay.
@@ -47,7 +48,7 @@ class HttpRelay:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._server = await asyncio.start_unix_server(self._serve, str(self._path))
+        self._server = await self._listen()
 
     async def aclose(self) -> None:
         """Stop listening and end every connection."""
@@ -56,6 +57,12 @@ class HttpRelay:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_unix_server(self._serve, str(self._path))
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(str(self._target))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -77,8 +84,11 @@ class HttpRelay:
         spoiled = self._match.search(head.partition(b"\r\n")[0]) is not None
         if spoiled and self._fault == "lost_request":
             return
-        server, client = await asyncio.open_unix_connection(str(self._target))
+        server, client = await self._connect()
         try:
+            if _UPGRADE.search(head):
+                await _join(head, reader, writer, server, client)
+                return
             head = _CONNECTION.sub(b"", head)
             client.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + body)
             if spoiled:
@@ -100,3 +110,30 @@ class HttpRelay:
             self._garbled += 1
         writer.write(answer)
         await writer.drain()
+
+
+async def _join(
+    head: bytes,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    server: asyncio.StreamReader,
+    client: asyncio.StreamWriter,
+) -> None:
+    """Forward what is no HTTP any more, in both directions."""
+    client.write(head)
+    pumps = [
+        asyncio.create_task(_pump(source, sink))
+        for source, sink in ((reader, client), (server, writer))
+    ]
+    try:
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while piece := await source.read(_PIECE):
+        sink.write(piece)
+        await sink.drain()
