@@ -6,6 +6,7 @@ capsule is sealed as LOST, so that every accepted request ends with one outcome.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.clock import now
 from temporal_fabric.errors import FabricError
 from temporal_fabric.messages import ENDED, ExperimentResult, Moment
+from temporal_fabric.recorder.flow_runs import is_run
 from temporal_fabric.states import Reason, State
+from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GRACE_S = 10.0
+_LOOK_S = 10.0
 
 
 async def is_closed(client: Client, workflow_id: str, run_id: str) -> bool:
@@ -60,6 +64,7 @@ async def close(desk: Desk, client: Client, key: AttemptKey) -> bool:
     closed = await is_closed(client, epoch.workflow_id, epoch.run_id)
     if not closed and not given_up:
         return False
+    await desk.forbid_flow(key)
     await desk.backend(epoch.backend).terminate(key, _GRACE_S)
     await record.mark_ended(key.epoch, "run closed" if closed else "given up")
     if not closed:
@@ -73,14 +78,29 @@ async def close(desk: Desk, client: Client, key: AttemptKey) -> bool:
     return True
 
 
-async def sweep(desk: Desk, client: Client) -> None:
-    """Close what an earlier worker of this host left of runs that have ended meanwhile."""
+async def sweep(desk: Desk, client: Client, *, flows_only: bool = False) -> None:
+    """Close what lies on this host of runs that have ended meanwhile."""
     for key in _left_here(desk):
+        if flows_only and not _is_flow(desk, key):
+            continue
         try:
             await close(desk, client, key)
         except (FabricError, RPCError) as exc:
             # The next start sweeps again; a damaged record must not keep the worker down.
             log.warning("could not look at %s: %s", key, exc)
+
+
+async def watch(desk: Desk, client: Client) -> None:
+    """Sweep once, then look after flows: between two steps of one no activity supervises it."""
+    await sweep(desk, client)
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        await sweep(desk, client, flows_only=True)
+
+
+def _is_flow(desk: Desk, key: AttemptKey) -> bool:
+    place = Workplace.of(desk.settings.runs, key.tenant, key.request_id, key.epoch)
+    return is_run(place.checkpoints)
 
 
 def _left_here(desk: Desk) -> list[AttemptKey]:

@@ -33,6 +33,7 @@ class EnsureAbsent:
             adapter = self._desk.backend(asked.backend)
             key = AttemptKey(asked.tenant, asked.request_id, asked.epoch)
             reach(FailPoint.ABSENCE_ASKED)
+            await self._desk.forbid_flow(key)
             await adapter.terminate(key, asked.grace_s)
             reach(FailPoint.ABSENCE_PROVEN)
             await self._desk.record(asked.tenant, asked.request_id).mark_ended(

@@ -42,7 +42,7 @@ from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.states import Reason, State
-from temporal_fabric.workplace import OutputRefused, Workplace, output_path
+from temporal_fabric.workplace import OutputRefused, Workplace, declared_outputs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -229,7 +229,7 @@ class _Run:
             return await self._ended(status, end, message)
         try:
             limit = request.limits.output_bytes
-            found = await asyncio.to_thread(self._place.collect, _declared(request), limit)
+            found = await asyncio.to_thread(self._place.collect, declared_outputs(request), limit)
         except (OutputRefused, OSError) as exc:
             reason = getattr(exc, "reason", Reason.OUTPUT_MISSING)
             return await self._ended(status, reason, str(exc))
@@ -336,11 +336,6 @@ def _end_of(status: JobStatus) -> tuple[str, str]:
         return (Reason.SIGNAL, f"the payload was killed by {name}")
     reason = Reason.EXIT_CODE if status.exit_code else ""
     return (reason, f"the payload exited with code {status.exit_code}")
-
-
-def _declared(request: ExecutionRequest) -> tuple[str, ...]:
-    paths = (output_path(item.source_path) for item in request.outputs.values())
-    return tuple(path for path in paths if path is not None)
 
 
 def _size(path: Any) -> int:

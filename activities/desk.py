@@ -12,12 +12,14 @@ from temporalio.exceptions import ApplicationError
 from temporal_fabric.activities.capacity import Capacity
 from temporal_fabric.config import BackendConfig
 from temporal_fabric.draining import DrainMark
+from temporal_fabric.flows.engine import FlowEngine
 from temporal_fabric.record import RequestRecord
+from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from temporal_fabric.adapters.contract import Adapter
+    from temporal_fabric.adapters.contract import Adapter, AttemptKey
     from temporal_fabric.config import Settings
     from temporal_fabric.errors import RequestRejected
     from temporal_fabric.observability.observer import Observer
@@ -36,6 +38,7 @@ class Desk:
     observer: Observer
     backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
     search_attributes: bool = False
+    _flows: FlowEngine | None = None
     _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _neighbours: dict[str, tuple[float, frozenset[str]]] = field(
@@ -48,6 +51,20 @@ class Desk:
             mark = DrainMark(self.settings.home, backend)
             self._capacity[backend] = Capacity(self.backend(backend).slots, mark)
         return self._capacity[backend]
+
+    @property
+    def flows(self) -> FlowEngine:
+        """The warm process of certified flows, which starts with the first of them."""
+        if self._flows is None:
+            home = self.settings.home
+            self._flows = FlowEngine(home / "cache" / "jax", self.settings.logs / "flows.log")
+        return self._flows
+
+    async def forbid_flow(self, key: AttemptKey) -> None:
+        """Return when nothing of a flow's attempt is computed, and never will be again."""
+        if self._flows is not None:
+            place = Workplace.of(self.settings.runs, key.tenant, key.request_id, key.epoch)
+            await self._flows.forbid(place.checkpoints, key.epoch)
 
     def patience(self, backend: str) -> float:
         """Return how long a backend's worker may leave a granted attempt untaken, in seconds."""
@@ -79,6 +96,8 @@ class Desk:
     async def aclose(self) -> None:
         """Release what the backends hold; jobs go on."""
         self.observer.close()
+        if self._flows is not None:
+            await self._flows.aclose()
         for adapter in self.backends.values():
             await adapter.aclose()
 

@@ -5,6 +5,7 @@ What is not enforced or not done here is refused, never quietly left out.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from temporal_fabric.environments import ARCHIVES, FETCHED, host_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from temporal_fabric.requests.engines import FlowPayload
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.requests.settings import Environment
 
@@ -36,8 +38,36 @@ def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdi
 
 
 def _payload(request: ExecutionRequest) -> Iterator[Shortfall]:
-    wrong = list(fitting.kinds(request, "process", "python"))
+    wrong = list(fitting.kinds(request, "process", "python", "flow"))
+    if not wrong and request.payload.flow is not None:
+        wrong = list(_flow(request, request.payload.flow))
     yield from wrong or fitting.files(request)
+
+
+def _flow(request: ExecutionRequest, flow: FlowPayload) -> Iterator[Shortfall]:
+    """Say what the warm process of a host, which serves all of its flows, cannot do."""
+    if importlib.util.find_spec("jax") is None:
+        yield Shortfall(
+            "has no JAX, which certified flows run on",
+            "install it on this host: pip install 'temporal-fabric[flows]'",
+        )
+    if flow.energy is None:
+        source = "entry_point" if flow.spec is None else "spec"
+        yield Shortfall(
+            f"/payload/flow/{source} is nothing that a host can read",
+            "give the specification as /payload/flow/energy; 'submit' does that with a spec file",
+        )
+    held = ("memory_bytes", "cpus", "pids", "open_files", "log_bytes")
+    for name in held:
+        if getattr(request.limits, name) is not None:
+            yield Shortfall(
+                f"cannot hold a flow to limits.{name}: all flows of a host share one process",
+                f"drop /limits/{name}",
+                "E_ISOLATION",
+            )
+    for name in ("environment", "secrets"):
+        if getattr(request, name):
+            yield Shortfall(f"a flow has no {name} of its own", f"drop /{name}")
 
 
 def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:

@@ -40,6 +40,13 @@ PARTS: dict[str, list[str]] = {
         "--timeout=3000",
     ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
+    "200 deaths of workers and of JAX in flows": [
+        "-m",
+        "pytest",
+        "-q",
+        "tests/test_flow_deaths.py",
+        "--timeout=7200",
+    ],
     "worker deaths between two objects of 200 MB": [
         "-m",
         "pytest",

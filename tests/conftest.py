@@ -17,6 +17,7 @@ from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.evidence import EvidenceLedger
 from tests.artifacts.servers import S3Server
 from tests.backends import missing
+from tests.flow_bodies import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -105,3 +106,15 @@ def docker() -> Iterator[DockerDaemon]:
     finally:
         found.close()
         assert not left_of(found.folder)
+
+
+@pytest.fixture(scope="module")
+def jax_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the flows of a module keep what they compiled."""
+    return tmp_path_factory.mktemp("jax")
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory, jax_cache: Path) -> InProcess:
+    """The same flows without a server."""
+    return InProcess(tmp_path_factory.mktemp("flows"), jax_cache)

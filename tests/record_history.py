@@ -12,14 +12,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric import Fabric, FabricError, __version__
+from temporal_fabric import Fabric, FabricError, __version__, names
 from temporal_fabric.connection import connect
 from temporal_fabric.failpoints import FailPoint
 from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.faults import FailPoints
 from tests.bodies import shell
+from tests.flow_bodies import SMALL, endless, flow
 
 if TYPE_CHECKING:
+    from temporalio.client import WorkflowHandle
+
     from temporal_fabric.handle import ExperimentHandle
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +47,8 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "revoked": shell("true", **lost),
         "held": shell("[ $FABRIC_EPOCH = 2 ] || sleep 60", **lost),
         "held-and-cancelled": shell("sleep 60", **lost),
+        "flow": flow(SMALL),
+        "flow-stopped": flow(endless(100_000)),
         "denied": shell("exit 3", retry=retry | {"on": {"EXIT_CODE": {"memory": "x100"}}}) | needs,
     }
 
@@ -70,14 +75,21 @@ async def record(folder: Path, wanted: list[str]) -> list[Path]:
                 await _fall_silent(environment, points, handle, shape)
             await _steer(handle, shape)
             await _end(handle)
-            history = await handle.workflow.fetch_history()
-            path = folder / f"{__version__}-{shape}.json"
-            path.write_text(_portable(history.to_json()))
-            written.append(path)
+            written.append(await _write(handle.workflow, folder, shape))
+            if shape.startswith("flow"):
+                steps = client.get_workflow_handle(names.flow_id("default", shape, 1))
+                written.append(await _write(steps, folder, f"{shape}-steps"))
     finally:
         await environment.close()
         shutil.rmtree(home, ignore_errors=True)
     return written
+
+
+async def _write(workflow: WorkflowHandle[Any, Any], folder: Path, shape: str) -> Path:
+    history = await workflow.fetch_history()
+    path = folder / f"{__version__}-{shape}.json"
+    path.write_text(_portable(history.to_json()))
+    return path
 
 
 def _portable(text: str) -> str:
@@ -112,10 +124,12 @@ async def _steer(handle: ExperimentHandle, shape: str) -> None:
     if shape == "cancelled":
         await _reaches(handle, "RUNNING")
         await handle.cancel()
-    elif shape == "paused":
+    elif shape in {"paused", "flow-stopped"}:
         await _reaches(handle, "RUNNING")
         await handle.pause()
         await handle.resume()
+        if shape == "flow-stopped":
+            await handle.cancel()
     elif shape.startswith("held"):
         await _reaches(handle, "HELD")
         if shape == "held-and-cancelled":

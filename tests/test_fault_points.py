@@ -41,7 +41,10 @@ VICTIMS = ("worker", "server", "launcher", "payload")
 ELSEWHERE = {FailPoint.SETTLE_REVOKED}
 """Only a host that falls silent leads there: `test_silent_backend` kills a worker at it."""
 
-POINTS = [point for point in FailPoint if point not in ELSEWHERE]
+FLOWS = {point for point in FailPoint if point.startswith("flow.")}
+"""Only flows go there: see `test_flow_deaths`."""
+
+POINTS = [point for point in FailPoint if point not in ELSEWHERE | FLOWS]
 STEPS = 5
 DATA = "done"
 _LANES = 3

@@ -37,6 +37,7 @@ def test_every_shape_is_there() -> None:
 
     released = "succeeded failed-after-retry cancelled refused paused overdue denied notified"
     released += " revoked held held-and-cancelled"
+    released += " flow flow-steps flow-stopped flow-stopped-steps"
     assert shapes >= set(released.split())
 
 

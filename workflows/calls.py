@@ -9,6 +9,7 @@ from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 
 from temporal_fabric import names
+from temporal_fabric.flow_messages import FlowOpened, FlowOrder, FlowRun, FlowStepped
 from temporal_fabric.messages import (
     AbsentInput,
     AttemptInput,
@@ -22,6 +23,7 @@ from temporal_fabric.messages import (
 )
 
 if TYPE_CHECKING:
+    from temporal_fabric.flow_messages import FlowEnd, FlowStep
     from temporal_fabric.messages import AcquireInput, SealInput, SettleInput
     from temporal_fabric.questions import Resolution
 
@@ -65,6 +67,29 @@ def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
     )
 
 
+def _attempted(
+    grant: Grant,
+    number: int,
+    failures: list[str],
+    resolutions: list[Resolution],
+    *,
+    was_silent: bool,
+) -> AttemptInput:
+    return AttemptInput(
+        tenant=grant.tenant,
+        request_id=grant.request_id,
+        digest=grant.digest,
+        epoch=grant.epoch,
+        backend=grant.backend,
+        number=number,
+        failures=failures,
+        deadline=grant.deadline,
+        changes=grant.changes,
+        resolutions=resolutions,
+        was_silent=was_silent,
+    )
+
+
 def attempt(
     grant: Grant,
     number: int,
@@ -84,22 +109,9 @@ def attempt(
         patience: How long its worker may leave it untaken.
         was_silent: Whether it has done that before.
     """
-    request = AttemptInput(
-        tenant=grant.tenant,
-        request_id=grant.request_id,
-        digest=grant.digest,
-        epoch=grant.epoch,
-        backend=grant.backend,
-        number=number,
-        failures=failures,
-        deadline=grant.deadline,
-        changes=grant.changes,
-        resolutions=resolutions,
-        was_silent=was_silent,
-    )
     return workflow.start_activity(
         names.ACTIVITY_ATTEMPT,
-        request,
+        _attempted(grant, number, failures, resolutions, was_silent=was_silent),
         task_queue=names.backend_queue(grant.backend),
         result_type=AttemptResult,
         # Then the pool is asked what is the matter, and the grant is offered again.
@@ -111,6 +123,91 @@ def attempt(
         priority=_priority(grant.priority, grant.tenant),
         summary=f"epoch {grant.epoch} on {grant.backend}",
     )
+
+
+async def flow(
+    grant: Grant,
+    number: int,
+    failures: list[str],
+    resolutions: list[Resolution],
+    *,
+    patience: timedelta,
+    was_silent: bool,
+) -> workflow.ChildWorkflowHandle[Any, AttemptResult]:
+    """Run, or go on with, one epoch of a certified flow in a workflow of its own; see `attempt`."""
+    info = workflow.info()
+    run = FlowRun(
+        attempt=_attempted(grant, number, failures, resolutions, was_silent=was_silent),
+        workflow_id=info.workflow_id,
+        run_id=info.run_id,
+        grace_s=grant.grace_s,
+        priority=grant.priority,
+        patience_s=patience.total_seconds(),
+    )
+    return await workflow.start_child_workflow(
+        names.WORKFLOW_CERTIFIED_FLOW,
+        FlowOrder(run),
+        id=names.flow_id(grant.tenant, grant.request_id, grant.epoch),
+        task_queue=names.QUEUE,
+        result_type=AttemptResult,
+        parent_close_policy=workflow.ParentClosePolicy.TERMINATE,
+        cancellation_type=workflow.ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+        static_summary=f"epoch {grant.epoch} on {grant.backend}",
+        priority=_priority(grant.priority, grant.tenant),
+    )
+
+
+async def flow_open(run: FlowRun) -> FlowOpened:
+    """Begin a run on its host, or find where it goes on."""
+    opened: FlowOpened = await workflow.execute_activity(
+        names.ACTIVITY_FLOW_OPEN,
+        run,
+        task_queue=names.backend_queue(run.attempt.backend),
+        result_type=FlowOpened,
+        schedule_to_start_timeout=timedelta(seconds=run.patience_s),
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=STEADY,
+        priority=_priority(run.priority, run.attempt.tenant),
+        summary="read the specification, begin or go on",
+    )
+    return opened
+
+
+def flow_step(step: FlowStep) -> workflow.ActivityHandle[FlowStepped]:
+    """Answer one question of the controller; it has ended when the handle is done."""
+    state = step.standing.state
+    asked, at = state["asked"], state["iteration"]
+    more = f" {asked['iterations']} iterations from {at}" if "iterations" in asked else ""
+    return workflow.start_activity(
+        names.ACTIVITY_FLOW_STEP,
+        step,
+        task_queue=names.backend_queue(step.run.attempt.backend),
+        result_type=FlowStepped,
+        schedule_to_start_timeout=timedelta(seconds=step.run.patience_s),
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=STEADY,
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        priority=_priority(step.run.priority, step.run.attempt.tenant),
+        summary=f"{asked['ask']}{more}",
+    )
+
+
+async def flow_finish(end: FlowEnd) -> AttemptResult:
+    """Record the end of a flow's attempt and collect its results."""
+    ended: AttemptResult = await workflow.execute_activity(
+        names.ACTIVITY_FLOW_FINISH,
+        end,
+        task_queue=names.backend_queue(end.run.attempt.backend),
+        result_type=AttemptResult,
+        schedule_to_start_timeout=timedelta(seconds=end.run.patience_s),
+        start_to_close_timeout=FOREVER,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=PATIENT,
+        summary=f"finish: {end.outcome} {end.reason}".rstrip(),
+    )
+    return ended
 
 
 def control(grant: Grant, action: str) -> workflow.ActivityHandle[ControlAnswer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, TimeoutType
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from temporal_fabric import names
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from temporal_fabric.messages import Grant, RetryRule
+
+
+_ASKED_FOR = frozenset({Reason.LOST, Reason.CERT_FAIL})
+"""Ends after which only a request that names them is run again: nobody knows what a lost attempt
+did, and a certificate that failed fails again."""
 
 
 def pool_of(body: Any) -> str:
@@ -43,9 +48,8 @@ def retried(grant: Grant, ended: AttemptResult, counted: int) -> bool:
     rule = grant.retry
     if ended.answer:
         return ended.answer != Answer.ABORT  # a person has said what nobody else knew
-    if ended.reason == Reason.LOST:
-        # Nobody knows what a lost attempt did: only a request that says so is run again.
-        return rule.on is not None and Reason.LOST in rule.on
+    if ended.reason in _ASKED_FOR:
+        return rule.on is not None and ended.reason in rule.on
     if ended.reason in FREE_RETRIES:
         return True
     return counted < rule.max_attempts and (rule.on is None or ended.reason in rule.on)
@@ -84,9 +88,17 @@ def back_off_s(rule: RetryRule, attempts: int) -> float:
     return min(rule.max_interval_s, rule.initial_interval_s * rule.backoff ** (attempts - 1))
 
 
-def host_did_not_answer(error: ActivityError) -> bool:
-    """Say whether an activity was never taken by its host's worker in time."""
+def cause_of(error: ActivityError | ChildWorkflowError) -> BaseException:
+    """Return what made an activity fail, also one of a child workflow."""
     cause = error.cause
+    if isinstance(error, ChildWorkflowError) and isinstance(cause, ActivityError):
+        cause = cause.cause
+    return cause or error
+
+
+def host_did_not_answer(error: ActivityError | ChildWorkflowError) -> bool:
+    """Say whether an activity was never taken by its host's worker in time."""
+    cause = cause_of(error)
     return isinstance(cause, ActivityTimeout) and cause.type == TimeoutType.SCHEDULE_TO_START
 
 

@@ -97,7 +97,7 @@ class Experiment:
             at = ""
         if standing.state == State.PAUSED and update.state == State.RUNNING:
             return  # a new worker has adopted the payload, which stands still all the same
-        if update.state in {State.RUNNING, State.COLLECTING}:
+        if update.state in {State.RUNNING, State.COLLECTING, State.PAUSED}:
             standing.move(State(update.state), at=at)
 
     @workflow.query(name=names.QUERY_STATUS)

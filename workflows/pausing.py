@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from temporal_fabric import names
@@ -13,11 +14,14 @@ from temporal_fabric.workflows import calls
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from temporalio import workflow
-
     from temporal_fabric.messages import AttemptResult, Grant
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
+
+    Handle = (
+        workflow.ActivityHandle[AttemptResult] | workflow.ChildWorkflowHandle[Any, AttemptResult]
+    )
+    """What carries an attempt: an activity, or the workflow of a flow."""
 
 _REFUSED = {
     State.COLLECTING: "its payload has ended and its outputs are being collected",
@@ -56,7 +60,7 @@ _PLACED = frozenset({State.PREPARING, State.RUNNING})
 
 
 async def watched(
-    handle: workflow.ActivityHandle[AttemptResult],
+    handle: Handle,
     grant: Grant,
     standing: Standing,
     wishes: Wishes,
@@ -80,7 +84,10 @@ async def watched(
         await until(lambda: handle.done() or _differs(standing, wishes))
         if handle.done():
             return handle.result()
-        await _act(handle, grant, standing, wishes, until)
+        if isinstance(handle, workflow.ChildWorkflowHandle):
+            await _signal(handle, standing, wishes, until)
+        else:
+            await _act(handle, grant, standing, wishes, until)
 
 
 def _differs(standing: Standing, wishes: Wishes) -> bool:
@@ -88,8 +95,27 @@ def _differs(standing: Standing, wishes: Wishes) -> bool:
     return standing.state in {State.RUNNING, State.PAUSED} and standing.state != wanted
 
 
+async def _signal(
+    handle: workflow.ChildWorkflowHandle[Any, AttemptResult],
+    standing: Standing,
+    wishes: Wishes,
+    until: Callable[[Callable[[], bool]], Awaitable[None]],
+) -> None:
+    """Let a flow stand still after the chunk under way, or go on; it tells when it stands."""
+    paused = wishes.paused
+    await handle.signal(names.SIGNAL_FLOW_PAUSE, paused)
+    if not paused:
+        standing.move(State.RUNNING)
+        return
+    await until(
+        lambda: standing.state == State.PAUSED or handle.done() or wishes.paused is not paused
+    )
+    if standing.state != State.PAUSED and not handle.done():
+        await handle.signal(names.SIGNAL_FLOW_PAUSE, wishes.paused)
+
+
 async def _act(
-    handle: workflow.ActivityHandle[AttemptResult],
+    handle: Handle,
     grant: Grant,
     standing: Standing,
     wishes: Wishes,

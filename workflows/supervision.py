@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
 
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
@@ -13,7 +14,7 @@ from temporal_fabric.messages import AcquireInput, AttemptResult
 from temporal_fabric.questions import Answer
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
-from temporal_fabric.workflows.decisions import host_did_not_answer
+from temporal_fabric.workflows.decisions import cause_of, host_did_not_answer
 from temporal_fabric.workflows.holding import of_silent
 from temporal_fabric.workflows.pausing import watched
 from temporal_fabric.workflows.silence import Settled, Silence
@@ -22,6 +23,7 @@ from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
 if TYPE_CHECKING:
     from temporal_fabric.messages import Grant
     from temporal_fabric.questions import Resolution
+    from temporal_fabric.workflows.pausing import Handle
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
@@ -70,11 +72,12 @@ class Supervision:
                 ended = await self._offered()
         except Settled as settled:
             return self._settled(settled.resolution)
-        except ActivityError as exc:
+        except (ActivityError, ChildWorkflowError) as exc:
             await self._silence.proven_absent()
-            if isinstance(exc.cause, ApplicationError) and exc.cause.type == names.STALE_GRANT:
+            cause = cause_of(exc)
+            if isinstance(cause, ApplicationError) and cause.type == names.STALE_GRANT:
                 return None
-            return _broken(grant, exc)
+            return _broken(grant, cause)
         except CancelRequested:
             standing.move(State.CANCELLING)
             await self._silence.proven_absent()
@@ -88,22 +91,25 @@ class Supervision:
 
     async def _offered(self) -> AttemptResult | None:
         """Wait for the attempt; None means its host did not take it, and it is offered again."""
+        grant, number = self._grant, self._placement.number
         failures = [ended.reason for ended in self._standing.attempts]
-        grant, silence = self._grant, self._silence
-        handle = calls.attempt(
-            grant,
-            self._placement.number,
-            failures,
-            self._standing.resolutions,
-            patience=silence.patience,
-            was_silent=silence.is_known,
-        )
+        silence = self._silence
+        offer = calls.flow if grant.kind == names.KIND_FLOW else _attempt
         try:
-            return await watched(handle, grant, self._standing, self._wishes, silence.until)
-        except (CancelRequested, DeadlinePassed, Settled):
-            handle.cancel()
-            raise
-        except ActivityError as exc:
+            handle = await offer(
+                grant,
+                number,
+                failures,
+                self._standing.resolutions,
+                patience=silence.patience,
+                was_silent=silence.is_known,
+            )
+            try:
+                return await watched(handle, grant, self._standing, self._wishes, silence.until)
+            except (CancelRequested, DeadlinePassed, Settled) as exc:
+                await self._called_off(handle, exc)
+                raise
+        except (ActivityError, ChildWorkflowError) as exc:
             if not host_did_not_answer(exc):
                 raise
         if grant.lost_after_s is not None:
@@ -113,6 +119,18 @@ class Supervision:
         answer = await self._placement.ask(held)
         self._standing.waits_for(answer.reason)
         return None
+
+    async def _called_off(self, handle: Handle, why: Exception) -> None:
+        """Let go of an attempt; a flow whose host answers ends by itself and keeps a checkpoint."""
+        if not isinstance(handle, workflow.ChildWorkflowHandle) or isinstance(why, Settled):
+            handle.cancel()
+            return
+        canceled = isinstance(why, CancelRequested)
+        if canceled:
+            self._standing.move(State.CANCELLING)
+        with suppress(ChildWorkflowError, ApplicationError):
+            await handle.signal(names.SIGNAL_FLOW_STOP, "" if canceled else Reason.TIMEOUT)
+            self._standing.attempts.append(await handle)
 
     def _settled(self, word: Resolution | None) -> AttemptResult | None:
         """Return what a person says of the attempt; None where its start was revoked."""
@@ -138,12 +156,16 @@ class Supervision:
         )
 
 
-def _broken(grant: Grant, error: ActivityError) -> AttemptResult:
+async def _attempt(*args: Any, **options: Any) -> workflow.ActivityHandle[AttemptResult]:
+    return calls.attempt(*args, **options)
+
+
+def _broken(grant: Grant, cause: BaseException) -> AttemptResult:
     return AttemptResult(
         epoch=grant.epoch,
         backend=grant.backend,
         ok=False,
         reason=Reason.INTERNAL,
-        message=str(error.cause or error),
+        message=str(cause),
         ended_at=stamp(workflow.now()),
     )

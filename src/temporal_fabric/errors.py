@@ -25,6 +25,7 @@
           +-- PermanentBackendError the same call fails again
                +-- ArtifactFailed       an input or output cannot be transferred
                +-- EnvironmentFailed    what a payload needs could not be installed
+               +-- FlowProcessDied      the process of JAX died of the same step again and again
 
 Messages say what happened, then ``[key=value, ...]``, then what to try.
 Workflow code imports this module, so it imports nothing outside the standard library.
@@ -52,6 +53,7 @@ __all__ = [
     "ExperimentNotFinished",
     "ExperimentNotFound",
     "FabricError",
+    "FlowProcessDied",
     "HostLockHeld",
     "MapFailed",
     "MetricsRefused",
@@ -282,4 +284,12 @@ class EnvironmentFailed(PermanentBackendError):
 
     def __init__(self, message: str, *, tail: str = "") -> None:
         self.tail = tail
+        super().__init__(message)
+
+
+class FlowProcessDied(PermanentBackendError):
+    """The process of JAX died of the same step again and again."""
+
+    def __init__(self, message: str, *, reason: str = "SIGNAL") -> None:
+        self.reason = reason
         super().__init__(message)

@@ -76,6 +76,12 @@ class FailPoint(StrEnum):
     LAUNCHER_TOLD = "launcher.told"
     """The end is durable; nobody has heard of it."""
 
+    FLOW_ASKED = "flow.asked"
+    """A step of a flow is about to be asked for."""
+
+    FLOW_ANSWERED = "flow.answered"
+    """A step of a flow is durable; the workflow does not know it."""
+
     ATTEMPT_ENDED = "attempt.ended"
     """The supervisor knows the end; nothing is collected."""
 

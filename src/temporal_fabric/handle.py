@@ -34,7 +34,7 @@ from temporal_fabric.messages import ExperimentResult, ReadAnswer
 from temporal_fabric.requests import ExecutionRequest, admit
 from temporal_fabric.shapes import is_rows, is_table
 from temporal_fabric.states import Reason, State
-from temporal_fabric.status import ExperimentStatus, read_status
+from temporal_fabric.status import ExperimentStatus, read_flow, read_status
 from temporal_fabric.steering import ask
 from temporal_fabric.values import returned
 
@@ -159,7 +159,12 @@ class ExperimentHandle:
         """
         record = self._fabric.record(self.tenant, self.id)
         with asking():
-            return await read_status(self.workflow, record, (self.tenant, self.id), detail=detail)
+            known = (self.tenant, self.id)
+            status = await read_status(self.workflow, record, known, detail=detail)
+            if status.flow:
+                flow = self._fabric.client.get_workflow_handle(status.flow)
+                await read_flow(status, flow, detail=detail)
+            return status
 
     async def next_status(self, *, detail: bool = False) -> ExperimentStatus:
         """Return where the experiment stands, for one who asks again and again.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.artifacts.packing import Packed, pack, send
 from temporal_fabric.errors import FabricError, Problem, RequestRejected
+from temporal_fabric.flows.requested import with_energy
 from temporal_fabric.requests import admit
 from temporal_fabric.shapes import is_list, is_table
 from temporal_fabric.store import open_objects
@@ -38,6 +39,7 @@ class Luggage:
         Raises:
             RequestRejected: something is missing, too large or leads out of its folder.
         """
+        admission = admitted_with_energy(admission)
         request = admission.request
         objects = open_objects(self._settings.store)
         limits = self._settings.artifacts
@@ -66,6 +68,18 @@ class Luggage:
             )
             raise RequestRejected([Problem("E_DATA", packed.at, message)])
         await asyncio.to_thread(send, packed, open_objects(own), self._say)
+
+
+def admitted_with_energy(admission: Admission) -> Admission:
+    """Admit a request anew with what it only names a file of; any other one as it is.
+
+    Raises:
+        RequestRejected: the file cannot be read, or what is in it has problems.
+    """
+    flow = admission.request.payload.flow
+    if flow is None or flow.spec is None:
+        return admission
+    return admit(with_energy(admission.request.to_body()))
 
 
 async def conflict(handle: ExperimentHandle, known: str, admission: Admission) -> RequestRejected:

@@ -212,6 +212,42 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateLine:
+    """One certificate of a flow against its bound."""
+
+    stage: str
+    """``before``, ``during`` or ``exit``."""
+
+    name: str
+    verdict: str
+    value: float | str | None = None
+    """Text where it is infinite."""
+
+    relation: str = ""
+    bound: float | str | None = None
+    kind: str = ""
+    """R, P, M or E: how the value is known."""
+
+    sentence: str = ""
+    """Why, and what to change, where it closes a gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOutcome:
+    """What a certified flow came to."""
+
+    verdict: str
+    """The colour with its profile: GREEN(convex)."""
+
+    iteration: int = 0
+    energy: float | None = None
+    sha256: str = ""
+    """Of the final state's arrays, slot by slot; empty where no step was certified."""
+
+    certificates: list[CertificateLine] = field(default_factory=list[CertificateLine])
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptResult:
     """How one attempt ended. A payload's failure is a value, never an exception."""
 
@@ -248,6 +284,9 @@ class AttemptResult:
 
     answer: str = ""
     """What a person said of this attempt; who, and why, stands in the run's `resolutions`."""
+
+    flow: FlowOutcome | None = None
+    """Of a certified flow."""
 
 
 @dataclass(frozen=True, slots=True)

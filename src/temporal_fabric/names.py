@@ -10,6 +10,7 @@ import re
 
 WORKFLOW_EXPERIMENT = "Experiment"
 WORKFLOW_NOTIFY = "Notify"
+WORKFLOW_CERTIFIED_FLOW = "CertifiedFlow"
 
 ACTIVITY_ACQUIRE = "acquire"
 ACTIVITY_ATTEMPT = "attempt"
@@ -23,18 +24,26 @@ ACTIVITY_SETTLE = "settle"
 ACTIVITY_BACKENDS = "backends"
 ACTIVITY_DRAIN = "drain"
 ACTIVITY_NOTIFY = "notify"
+ACTIVITY_FLOW_OPEN = "flow_open"
+ACTIVITY_FLOW_STEP = "flow_step"
+ACTIVITY_FLOW_FINISH = "flow_finish"
 
 ACTION_PAUSE = "pause"
 ACTION_RESUME = "resume"
 """What `control` is asked to do."""
 
 SIGNAL_ATTEMPT = "attempt"
+SIGNAL_FLOW_PAUSE = "pause"
+SIGNAL_FLOW_STOP = "stop"
 QUERY_STATUS = "status"
 QUERY_ATTEMPTS = "attempts"
 UPDATE_PAUSE = "pause"
 UPDATE_RESUME = "resume"
 UPDATE_REPRIORITISE = "reprioritise"
 UPDATE_RESOLVE = "resolve"
+
+KIND_FLOW = "flow"
+"""The payload that a workflow of its own carries through its attempt."""
 
 QUEUE = "fabric"
 """Workflows and light activities."""
@@ -73,6 +82,7 @@ SEARCH_ATTRIBUTES: dict[str, str] = {
 
 WORKFLOW_ID_PREFIX = "experiment"
 NOTIFY_ID_PREFIX = "notify"
+FLOW_ID_PREFIX = "flow"
 
 
 def pool_queue(pool: str) -> str:
@@ -93,6 +103,11 @@ def workflow_id(tenant: str, request_id: str) -> str:
 def notify_id(tenant: str, request_id: str, number: int, unique: str) -> str:
     """Return the workflow id of telling one receiver of one moment."""
     return f"{NOTIFY_ID_PREFIX}/{tenant}/{request_id}/{number}/{unique}"
+
+
+def flow_id(tenant: str, request_id: str, epoch: int) -> str:
+    """Return the workflow id of one attempt of a certified flow."""
+    return f"{FLOW_ID_PREFIX}/{tenant}/{request_id}/{epoch}"
 
 
 def parse_workflow_id(value: str) -> tuple[str, str] | None:

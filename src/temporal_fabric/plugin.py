@@ -69,14 +69,11 @@ class FabricPlugin(SimplePlugin):
         options = cast("dict[str, Any]", config)
         queue: str = options.get("task_queue") or ""
         if queue == names.QUEUE:
-            from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
-            from temporal_fabric.workflows.notify import Notify  # noqa: PLC0415
-
             if not options.get("workflows"):
                 # The sandbox imports the workflow anew for each run, half of the CPU of a
                 # workflow task. Ours is replayed in it by the tests, whatever is here.
                 options["workflow_runner"] = UnsandboxedWorkflowRunner()
-            options["workflows"] = [*options.get("workflows", ()), Experiment, Notify]
+            options["workflows"] = [*options.get("workflows", ()), *_workflows()]
         activities = self._activities(queue)
         if not activities:
             return config
@@ -98,11 +95,8 @@ class FabricPlugin(SimplePlugin):
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
         """Let a replayer know the workflows."""
-        from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
-        from temporal_fabric.workflows.notify import Notify  # noqa: PLC0415
-
         config = super().configure_replayer(config)
-        config["workflows"] = [*config.get("workflows", []), Experiment, Notify]
+        config["workflows"] = [*config.get("workflows", []), *_workflows()]
         return config
 
     def _activities(self, queue: str) -> Sequence[Callable[..., Any]]:
@@ -113,6 +107,7 @@ class FabricPlugin(SimplePlugin):
         from temporal_fabric.activities.backends import Backends  # noqa: PLC0415
         from temporal_fabric.activities.control import Control  # noqa: PLC0415
         from temporal_fabric.activities.execute import Execute  # noqa: PLC0415
+        from temporal_fabric.activities.flow_steps import FlowSteps  # noqa: PLC0415
         from temporal_fabric.activities.notify import Notify  # noqa: PLC0415
         from temporal_fabric.activities.plan import Plan  # noqa: PLC0415
         from temporal_fabric.activities.read import Read  # noqa: PLC0415
@@ -126,8 +121,12 @@ class FabricPlugin(SimplePlugin):
             settle = Settle(self.desk).settle
             return [Acquire(self.desk).acquire, Plan(self.desk).plan, told, settle]
         if queue.startswith(_BACKEND):
+            flows = FlowSteps(self.desk)
             return [
                 Attempt(self.desk).attempt,
+                flows.open,
+                flows.step,
+                flows.finish,
                 EnsureAbsent(self.desk).ensure_absent,
                 Seal(self.desk).seal,
                 Read(self.desk).read,
@@ -137,6 +136,15 @@ class FabricPlugin(SimplePlugin):
                 Backends(self.desk).drain,
             ]
         return []
+
+
+def _workflows() -> list[type]:
+    # Imported by workers only, as the activities.
+    from temporal_fabric.workflows.certified_flow import CertifiedFlow  # noqa: PLC0415
+    from temporal_fabric.workflows.experiment import Experiment  # noqa: PLC0415
+    from temporal_fabric.workflows.notify import Notify  # noqa: PLC0415
+
+    return [Experiment, CertifiedFlow, Notify]
 
 
 def _make_desk(settings: Settings) -> Desk:

@@ -12,10 +12,6 @@ from temporal_fabric.states import Reason
 
 __all__ = ["REASONS", "Meaning"]
 
-_NOT_GIVEN = "reserved: not given by this version"
-_NEVER = "Nothing: no experiment of this version ends or waits with it."
-_NOTHING = "Nothing to do."
-
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -52,7 +48,7 @@ REASONS: dict[Reason, Meaning] = {
         "request asks for. `retry.on: {OOM: {memory: x2, max: 64GB}}` asks for more by itself.",
     ),
     Reason.TIMEOUT: Meaning(
-        "`limits.wall_s` passed, or the `deadline` of the request",
+        "`limits.wall_s` passed, or the `deadline` of the request, or a flow's `budgets.wall_s`",
         "What ran was ended, and nothing of it is alive. Whether it would have finished is not "
         "known.",
         "The last lines of `temporal-fabric logs ID`: did it still advance? Then raise the limit, "
@@ -90,13 +86,27 @@ REASONS: dict[Reason, Meaning] = {
         "Both digests in the message, and who may write to that place; "
         "`temporal-fabric capsule verify ID` for a capsule.",
     ),
-    Reason.CERT_FAIL: Meaning(_NOT_GIVEN, _NEVER, _NOTHING),
+    Reason.CERT_FAIL: Meaning(
+        "a certificate of a flow does not meet its bound: before the first step, on the way, or at "
+        "the exit",
+        "Every certificate of the stage was looked at, and the table says which one closed the "
+        "gate. Nothing is claimed of the result; an array in the capsule is where the flow stood.",
+        "The table of `temporal-fabric status ID` and the sentence below it, which says what to "
+        "change. It is run again only if `retry.on` lists `CERT_FAIL`: it would fail again.",
+    ),
     Reason.BUDGET: Meaning(
         "the outputs take more than `limits.output_bytes`",
         "The payload exited with 0. Nothing of it was stored under a `target_uri`.",
         "The size in the message. Raise the limit, or write less below `FABRIC_OUTPUT_DIR`.",
     ),
-    Reason.PREEMPTED: Meaning(_NOT_GIVEN, _NEVER, _NOTHING),
+    Reason.PREEMPTED: Meaning(
+        "the attempt gave up its place before its end: the workflow of a certified flow was "
+        "cancelled by itself",
+        "Its last good checkpoint was kept, and nothing of it is alive. The next attempt goes on "
+        "from there, and does not count towards `retry.max_attempts`.",
+        "Who cancelled `flow/<tenant>/<id>/<epoch>` in Temporal; to end the experiment, cancel "
+        "the experiment.",
+    ),
     Reason.NO_BACKEND: Meaning(
         "no backend had a place within `queue_timeout`",
         "Some backend could run it, and none had room in time. No attempt was started.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from temporalio.worker import Worker
 
 from temporal_fabric import attributes, names
-from temporal_fabric.activities.abandoned import sweep
+from temporal_fabric.activities.abandoned import watch
 from temporal_fabric.connection import asking, connect
 from temporal_fabric.errors import HostLockHeld
 from temporal_fabric.plugin import FabricPlugin
@@ -77,7 +77,7 @@ async def serve(
             stack.push_async_callback(desk.aclose)
             metrics = stack.enter_context(desk.observer.serving(desk.places))
             workers = [Worker(client, task_queue=queue) for queue in queues]
-            sweeping = asyncio.create_task(sweep(desk, client))
+            sweeping = asyncio.create_task(watch(desk, client))
             stack.callback(sweeping.cancel)
             if ready is not None:
                 about = {"host": desk.host, "queues": queues, "backends": list(desk.backends)}

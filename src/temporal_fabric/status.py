@@ -61,6 +61,9 @@ class ExperimentStatus:
     backend: str = ""
     epoch: int = 0
     native_id: str = ""
+    flow: str = ""
+    """Workflow id of the certified flow that runs for it now."""
+
     exit_code: int | None = None
     capsule: str = ""
     workflow_id: str = ""
@@ -122,6 +125,25 @@ async def read_status(
             "'temporal-fabric list' shows what there is"
         )
     return status
+
+
+async def read_flow(
+    status: ExperimentStatus, handle: WorkflowHandle[Any, Any], *, detail: bool
+) -> None:
+    """Add what the workflow of an experiment's flow knows: phase, iteration, energy.
+
+    Args:
+        status: Of the experiment, with the id of that workflow.
+        handle: That workflow.
+        detail: As for `read_status`. Without it only a step of more than a moment shows.
+    """
+    try:
+        _pending(status, await handle.describe())
+        if detail:
+            now = await handle.query(names.QUERY_STATUS, rpc_timeout=_QUERY_LIMIT)
+            status.live = status.live | now
+    except Exception as exc:  # noqa: BLE001 - no worker, or it has just ended: never fatal
+        status.pending.append(f"flow: {exc}")
 
 
 async def recorded_status(settings: Settings, wanted: str) -> ExperimentStatus | None:
@@ -220,6 +242,9 @@ def _pending(status: ExperimentStatus, description: WorkflowExecutionDescription
             decoded = description.data_converter.payload_converter.from_payloads(details)
             if decoded and is_table(decoded[0]):
                 status.live = decoded[0]
+    for child in description.raw_description.pending_children:
+        if child.workflow_type_name == names.WORKFLOW_CERTIFIED_FLOW:
+            status.flow = child.workflow_id
     if status.state == State.QUEUED and status.live.get("state") in set(State):
         # A namespace without our search attributes: the heartbeat is the next best word.
         status.state = str(status.live["state"])

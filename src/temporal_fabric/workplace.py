@@ -27,6 +27,8 @@ from temporal_fabric.states import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from temporal_fabric.requests.models import ExecutionRequest
+
 EXCERPT_BYTES = 2048
 """How much of standard error goes into a failure: history keeps at most 4 KiB of it."""
 
@@ -168,6 +170,12 @@ def output_path(source_path: str) -> str | None:
     container and as a process. Other absolute paths have no meaning here: None.
     """
     return _below(source_path.removeprefix("/output/"))
+
+
+def declared_outputs(request: ExecutionRequest) -> tuple[str, ...]:
+    """Return the paths below the output folder that a request declares."""
+    paths = (output_path(item.source_path) for item in request.outputs.values())
+    return tuple(path for path in paths if path is not None)
 
 
 def _below(path: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.flows.test_runs import SPEC
+from tests.flow_bodies import SMALL as SPEC
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -30,28 +30,15 @@ from temporal_fabric.flows.remedies import Settings
 from temporal_fabric.flows.running import RunResult, Watch
 from temporal_fabric.flows.session import Session
 from temporal_fabric.flows.telemetry import COLUMNS
+from tests.flow_bodies import SMALL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from temporal_fabric.flows.spec import FlowSpec
 
-SPEC: dict[str, Any] = {
-    "name": "small",
-    "data": {
-        "truth": {"type": "normal", "shape": [64], "seed": 3},
-        "seen": {"type": "observed", "source": "truth", "operator": "blur", "noise": 0.05},
-    },
-    "operators": {"blur": {"type": "separable_convolution", "sigma": 0.7}},
-    "state": {"x": {"shape": [64], "initial": "seen", "invariants": {"sum": {"tolerance": 10.0}}}},
-    "terms": [
-        {"type": "quadratic", "operator": "blur", "target": "seen"},
-        {"type": "wavelet_l1", "wavelet": "haar", "levels": 3, "weight": 0.05},
-    ],
-    "flow": {"family": "accelerated"},
-    "certification": {"profile": "convex"},
-    "sample_every": 10,
-}
+
+SPEC = SMALL
 
 
 def small(**changes: Any) -> FlowSpec:

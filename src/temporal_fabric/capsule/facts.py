@@ -89,6 +89,32 @@ def attempts(result: Mapping[str, Any]) -> list[Element]:
     return _section("Attempts", heads, rows, numbers={0, 2, 5, 6})
 
 
+def certificates(result: Mapping[str, Any]) -> list[Element]:
+    """Return what a certified flow came to, and every certificate against its bound."""
+    found = [one["flow"] for one in result["attempts"] if one.get("flow")]
+    if not found:
+        return []
+    flow = found[-1]
+    energy = "" if flow["energy"] is None else f"energy {flow['energy']:.10g}, "
+    said = f"{flow['verdict']} at iteration {flow['iteration']}, {energy}state "
+    rows: list[list[Child]] = [
+        [
+            one["stage"],
+            one["name"],
+            _figure(one["value"]),
+            "" if one["bound"] is None else f"{one['relation']} {_figure(one['bound'])}",
+            one["kind"],
+            tag("span", one["verdict"], class_=f"v-{_word(one['verdict'])}"),
+            one["sentence"],
+        ]
+        for one in flow["certificates"]
+    ]
+    heads = ("stage", "certificate", "value", "bound", "kind", "verdict", "why")
+    title, *rest = _section("Certificates", heads, rows, numbers={2, 3})
+    state = tag("p", said, _digest(flow["sha256"]) if flow["sha256"] else "none")
+    return [title, state, *rest]
+
+
 def inputs(result: Mapping[str, Any]) -> list[Element]:
     """Return the inputs as the last attempt found them."""
     found = [one for one in result["attempts"] if one["epoch"] == result["epoch"]]
@@ -191,6 +217,10 @@ def event_text(event: str, detail: str | None) -> str:
 def short(value: str) -> str:
     """Return a recorded value with few digits."""
     return number(float(value)) if value not in {"nan", "inf", "-inf"} else value
+
+
+def _figure(value: float | str | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _section(

@@ -97,7 +97,7 @@ def _views(database: duckdb.DuckDBPyConnection, capsules: Sequence[Capsule], asi
         database.execute(
             f"CREATE VIEW {table} AS "  # noqa: S608 - the paths are quoted, and are our own
             "SELECT r.tenant, r.request_id, t.* EXCLUDE (filename) "
-            f"FROM read_parquet([{quoted}], filename = true) t "
+            f"FROM read_parquet([{quoted}], filename = true, union_by_name = true) t "
             f"JOIN {table}_files f ON t.filename = f.filename JOIN results r ON r.folder = f.folder"
         )
 

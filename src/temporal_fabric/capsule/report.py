@@ -48,6 +48,7 @@ def report(capsule: Capsule) -> str:
     body = [
         *facts.head(result, request, wrong),
         *_times(capsule, result),
+        *facts.certificates(result),
         *facts.attempts(result),
         *facts.inputs(result),
         *facts.outputs(result),

@@ -114,8 +114,9 @@ class CapsuleWriter:
             for epoch in epochs
         }
         folders = {epoch: place.folder for epoch, place in places.items()}
-        target = places[result.epoch].root / "tables"
-        paths = await asyncio.to_thread(merge, folders, result.timeline, target)
+        last = places[result.epoch]
+        target, run = last.root / "tables", last.checkpoints
+        paths = await asyncio.to_thread(merge, folders, result.timeline, target, run)
         await _together(*(self._put_file(path.name, path) for path in paths))
 
     async def _put_artifacts(self, result: ExperimentResult) -> str:

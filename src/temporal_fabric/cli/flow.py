@@ -114,15 +114,27 @@ def run(
     _ended(shared, result)
 
 
-@flow.command(epilog="\b\nExamples:\n  temporal-fabric flow resume runs/first")
+@flow.command(
+    epilog="""
+\b
+Examples:
+  temporal-fabric flow resume runs/first
+  temporal-fabric flow resume CAPSULE --out runs/second
+"""
+)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to go on in.")
 @common
-def resume(shared: Context, folder: Path) -> None:
-    """Go on with a run that was interrupted, from its last good checkpoint, bit for bit."""
+def resume(shared: Context, folder: Path, out: Path | None) -> None:
+    """Go on with a run that was interrupted, from its last good checkpoint, bit for bit.
+
+    FOLDER is that of a run, or the capsule of an experiment that was cancelled or out of time;
+    a capsule stays as it is, so it needs --out.
+    """
     from temporal_fabric.flows.running import resume_certified  # noqa: PLC0415
 
     with _watching(shared, folder.name) as watch:
-        result = resume_certified(folder, watch=watch)
+        result = resume_certified(folder, out=out, watch=watch)
     _ended(shared, result)
 
 
@@ -133,8 +145,8 @@ def _compiled(file: Path, *, deterministic: bool = False) -> tuple[FlowSpec, Com
     if deterministic:
         spec = spec.model_copy(update={"deterministic": True})
     # The specification is read before JAX is loaded: its problems are shown at once.
+    from temporal_fabric.flows.chosen import check_profile  # noqa: PLC0415
     from temporal_fabric.flows.compiling import compile_flow  # noqa: PLC0415
-    from temporal_fabric.flows.judging import check_profile  # noqa: PLC0415
 
     check_profile(spec)
     compiled = compile_flow(spec, file.parent)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from temporal_fabric.cli.certificates import flow_out
 from temporal_fabric.console import COLOURS
 from temporal_fabric.errors import ExperimentFailed, FabricError, RequestRejected
 from temporal_fabric.verdicts import waits_for
@@ -111,6 +112,7 @@ def status_out(status: ExperimentStatus) -> None:
         asked = f"  ({', '.join(attempt['changes'])})" if attempt.get("changes") else ""
         ended = f"{attempt['reason'] or 'ok'}  {attempt.get('message', '')}".rstrip()
         click.echo(f"epoch {attempt['epoch']} on {attempt['backend']}: {ended}{asked}")
+    flow_out(status.attempts)
     for text in status.pending:
         click.secho(f"  pending   {text}", dim=True)
     for moment in status.timeline:
@@ -128,6 +130,7 @@ def result_out(result: ExperimentResult) -> None:
     click.echo(f"  {result.tenant}/{result.request_id}  {result.started_at} .. {result.ended_at}")
     if result.reason:
         click.echo(f"  reason   {result.reason}: {result.message}")
+    flow_out([asdict(attempt) for attempt in result.attempts])
     for word in result.resolutions:
         click.echo(f"  answered {_answered(asdict(word))}")
     for output in result.outputs:

@@ -84,9 +84,10 @@ Examples:
 @common
 def validate(shared: Context, file: str, settings: tuple[str, ...]) -> None:
     """Check FILE and report every problem at once; nothing is started."""
+    from temporal_fabric.luggage import admitted_with_energy  # noqa: PLC0415
     from temporal_fabric.requests import admit  # noqa: PLC0415
 
-    admission = admit(read_body(file, settings))
+    admission = admitted_with_energy(admit(read_body(file, settings)))
     if shared.json:
         json_out({"valid": True, "digest": admission.digest, "body": admission.request.to_body()})
         return
@@ -115,10 +116,11 @@ def plan(shared: Context, file: str, settings: tuple[str, ...]) -> None:
 
 async def show_plan(shared: Context, body: dict[str, Any]) -> int:
     """Print a verdict per backend; return the exit code."""
+    from temporal_fabric.luggage import admitted_with_energy  # noqa: PLC0415
     from temporal_fabric.requests import admit  # noqa: PLC0415
 
     async with shared.fabric() as fabric:
-        answer = await fabric.plan(admit(body).request)
+        answer = await fabric.plan(admitted_with_energy(admit(body)).request)
     if answer is None:
         say("no worker of the pool answered; start one: temporal-fabric worker", colour="red")
         return EXIT_NO_SERVER

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from temporal_fabric.cli.certificates import flow_out
 from temporal_fabric.cli.context import (
     EXIT_CANCELED,
     EXIT_FAILED,
@@ -153,6 +154,7 @@ async def report_result(shared: Context, handle: ExperimentHandle) -> int:
         if shared.json:
             json_out(exc.result)
         else:
+            flow_out(exc.result.get("attempts", ()))
             say(f"error: {exc}", colour="red")
             if exc.stderr_excerpt:
                 say(exc.stderr_excerpt)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.flows.checkpoint import Saver
+from temporal_fabric.flows.chosen import check_profile
 from temporal_fabric.flows.chunk import run_chunks
 from temporal_fabric.flows.commands import Advance, Finish
 from temporal_fabric.flows.controller import advance
 from temporal_fabric.flows.controller_state import ControllerState
-from temporal_fabric.flows.judging import check_profile
 from temporal_fabric.flows.reading import read_spec
 from temporal_fabric.flows.reports import Begin
 from temporal_fabric.flows.running import begun

@@ -168,7 +168,7 @@ class Saver:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._last: Future[None] | None = None
+        self._last: Future[object] | None = None
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -184,7 +184,7 @@ class Saver:
         finally:
             self._pool.shutdown(wait=True)
 
-    def submit(self, work: Callable[[], None]) -> None:
+    def submit(self, work: Callable[[], object]) -> None:
         """Begin a write after the one before has ended.
 
         Raises:

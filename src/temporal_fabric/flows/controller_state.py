@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.flows.certificates.decision import Colour
 from temporal_fabric.flows.commands import (
+    Advance,
     Finish,
+    Outcome,
     Question,
     finish_from_json,
     question_from_json,
@@ -17,6 +19,7 @@ from temporal_fabric.flows.commands import (
 from temporal_fabric.flows.remedies import Allowed, Settings
 from temporal_fabric.flows.reports import Gate
 from temporal_fabric.flows.tuner import TunerPolicy, TunerState
+from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,6 +51,25 @@ class Policy:
 
     allowed: Allowed = field(default_factory=Allowed)
     tuner: TunerPolicy | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Return it from plain data.
+
+        Raises:
+            KeyError, TypeError: It was not made by `as_json`.
+        """
+        allowed: dict[str, Any] = dict(data["allowed"])
+        allowed["lenses"] = tuple(allowed["lenses"])
+        made: dict[str, Any] = {
+            "allowed": Allowed(**allowed),
+            "tuner": None if data["tuner"] is None else TunerPolicy(**data["tuner"]),
+        }
+        return cls(**(dict(data) | made))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +140,18 @@ class ControllerState:
             "finished": maybe("finished", finish_from_json),
         }
         return cls(**(dict(data) | made))
+
+    def reopened(self, policy: Policy) -> ControllerState:
+        """Return the state to go on from where a run was stopped or out of time, else this one.
+
+        What was proved or refuted stays so: a run that came to its own end does not go on.
+        """
+        ended = self.finished
+        stopped = ended is not None and (
+            ended.outcome is Outcome.CANCELED or ended.reason == Reason.TIMEOUT
+        )
+        left = policy.max_iterations - self.iteration
+        if not stopped or self.saved is None or left < 1:
+            return self
+        asked = Advance(self.settings, min(policy.chunk, left))
+        return replace(self, stop="", finished=None, asked=asked)

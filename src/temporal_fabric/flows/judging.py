@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from temporal_fabric.errors import Problem as Fault
-from temporal_fabric.errors import RequestRejected
 from temporal_fabric.flows.certificates import descent
 from temporal_fabric.flows.certificates.certify import Plan, certify
 from temporal_fabric.flows.certificates.decision import Decision, decide
@@ -26,15 +24,13 @@ from temporal_fabric.flows.certificates.observed import (
     physics,
 )
 from temporal_fabric.flows.certificates.profiles import (
-    Profile,
-    ProfileName,
     Scheme,
     Stage,
-    profile_for,
 )
 from temporal_fabric.flows.certificates.record import Finding, Kind
 from temporal_fabric.flows.certificates.refinement import refinement
 from temporal_fabric.flows.certificates.stationarity import kkt, strong_gap
+from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.chunk import run_chunk
 from temporal_fabric.flows.leapfrog_trials import flights
 from temporal_fabric.flows.precision import CERT_DTYPE, cast
@@ -50,48 +46,15 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.compiling import Compiled
     from temporal_fabric.flows.energy import NonsmoothTerm
     from temporal_fabric.flows.schemes.contract import Carry, Problem
-    from temporal_fabric.flows.spec import FlowSpec
     from temporal_fabric.flows.states import State
 
-__all__ = ["at_exit", "before", "check_profile", "during", "energy_of", "profile_of"]
+__all__ = ["at_exit", "before", "during", "energy_of"]
 
 _FLIGHTS = frozenset({"energy_order", "reversal"})
 """Found before the run, and asked for at its end."""
 
 _TRIAL = 5
 """Steps by which a flow on a manifold shows that it descends."""
-
-
-def profile_of(spec: FlowSpec, *, polished: bool = False) -> Profile:
-    """Return the profile that a specification chose, with its bounds.
-
-    Args:
-        spec: The specification.
-        polished: Whether float64 steps have followed a float32 flow.
-
-    Raises:
-        ValueError: The scheme has no theorem under it, or a tolerance names no bound.
-    """
-    certification = spec.certification
-    name = ProfileName(certification.profile)
-    scheme = Scheme(spec.flow.family)
-    profile = profile_for(name, scheme=scheme, dtype=spec.dtype, polished=polished)
-    bounds = dict(certification.tolerances)
-    if name is ProfileName.STRICT:
-        bounds = {"eta_dd": spec.gap_dial.eta_max, "gamma_low": spec.gap_dial.gamma_min} | bounds
-    return profile.with_bounds(bounds)
-
-
-def check_profile(spec: FlowSpec) -> None:
-    """Refuse a specification whose profile and scheme, or tolerances, do not fit.
-
-    Raises:
-        RequestRejected: They do not.
-    """
-    try:
-        profile_of(spec)
-    except ValueError as exc:
-        raise RequestRejected([Fault("E_FLOW", "/certification", str(exc))]) from None
 
 
 def before(compiled: Compiled) -> tuple[Decision, tuple[Finding, ...]]:

@@ -28,6 +28,8 @@ __all__ = [
     "Report",
     "Stop",
     "Tried",
+    "report_from_json",
+    "report_json",
 ]
 
 
@@ -193,6 +195,35 @@ class Stop:
 
 
 Report = Begin | Linted | Certified | Advanced | Tried | Polished | Broke | Stop
+
+_ANSWERS: dict[str, type[Report]] = {
+    one.__name__.lower(): one for one in (Linted, Certified, Advanced, Tried, Polished, Broke)
+}
+_LISTS = ("problems", "lenses", "lambdas")
+_GATES = ("gate", "exit", "before", "during")
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """Return an answer as plain data."""
+    given = asdict(report)
+    gates = {name: getattr(report, name).as_json() for name in _GATES if name in given}
+    return {"report": type(report).__name__.lower(), **given, **gates}
+
+
+def report_from_json(data: Mapping[str, Any]) -> Report:
+    """Return an answer from plain data.
+
+    Raises:
+        KeyError: It is none.
+    """
+    given: dict[str, Any] = {name: value for name, value in data.items() if name != "report"}
+    for name in _GATES:
+        if name in given:
+            given[name] = Gate.from_json(given[name])
+    for name in _LISTS:
+        if name in given:
+            given[name] = tuple(given[name])
+    return _ANSWERS[data["report"]](**given)
 
 
 def _plain(value: float | None) -> float | str | None:

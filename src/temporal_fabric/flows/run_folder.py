@@ -8,10 +8,12 @@ at the end lists every file with its digest.
 
 from __future__ import annotations
 
+import io
 import json
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tomli_w
 
 from temporal_fabric import durable
@@ -19,17 +21,23 @@ from temporal_fabric.capsule.manifest import MANIFEST
 from temporal_fabric.clock import now
 from temporal_fabric.errors import CapsuleError
 from temporal_fabric.flows import checkpoint, tables
+from temporal_fabric.recorder.flow_runs import SEGMENTS, WHOLE, number_of, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from temporal_fabric.flows.checkpoint import Checkpoint
+    from temporal_fabric.flows.tables import Stamp
 
 __all__ = ["SCHEMA_VERSION", "Pending", "RunFolder"]
 
 SCHEMA_VERSION = 1
 """Of the manifest; the same as that of every other capsule."""
+
+_TABLES = ("telemetry", "events")
 
 _KEPT = 2
 """Checkpoints on disk: the last good one, and the one before while it is being written."""
@@ -59,10 +67,14 @@ class RunFolder:
             raise CapsuleError(
                 f"there is a run already [folder={self.path}]: resume it, or name another folder"
             )
-        for name in ("checkpoints", "segments", "artifacts", "logs"):
-            durable.make_folder(self.path / name)
+        self.make_folders()
         self._manifest = {"schema_version": SCHEMA_VERSION, **manifest}
         self.describe({"status": "RUNNING"})
+
+    def make_folders(self) -> None:
+        """Make what is missing of its folders."""
+        for name in ("checkpoints", SEGMENTS, "artifacts", "logs"):
+            durable.make_folder(self.path / name)
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest on disk.
@@ -90,15 +102,22 @@ class RunFolder:
         self._manifest = {**self._manifest, **more}
         durable.replace(self.path / MANIFEST, tomli_w.dumps(self._manifest).encode())
 
-    def save(self, number: int, pending: Pending, made: Checkpoint) -> None:
-        """Make rows, events and a checkpoint durable, then point to it.
+    def save(
+        self,
+        number: int,
+        pending: Pending,
+        made: Checkpoint,
+        stamp: Stamp | None = None,
+    ) -> dict[str, Any]:
+        """Make rows, events and a checkpoint durable, then point to it; return the pointer.
 
         Args:
             number: Of the checkpoint within the run, from 1.
             pending: Everything since the checkpoint before.
             made: The checkpoint.
+            stamp: Whose rows these are, where attempts of an experiment share the run.
         """
-        self._segment(number, pending)
+        self.segment(number, pending, stamp)
         written = checkpoint.write(self.path / "checkpoints" / f"{number:06d}.ckpt", made)
         pointer = {
             "number": number,
@@ -110,6 +129,7 @@ class RunFolder:
         self.describe({"checkpoint": pointer})
         for old in sorted((self.path / "checkpoints").glob("*.ckpt"))[:-_KEPT]:
             old.unlink()
+        return pointer
 
     def last_good(self, dtype: str = "") -> tuple[int, Checkpoint] | None:
         """Return number and content of the checkpoint that the manifest points to.
@@ -123,17 +143,32 @@ class RunFolder:
                 f"the run is of another dtype [found={manifest.get('dtype')}, asked={dtype}]"
             )
         pointer = manifest.get("checkpoint")
-        if pointer is None:
-            return None
-        path = self.path / pointer["file"]
-        found = checkpoint.read(path, sha256=pointer["sha256"], dtype=manifest["dtype"])
-        return int(pointer["number"]), found
+        return None if pointer is None else (int(pointer["number"]), self.read(pointer))
+
+    def read(self, pointer: Mapping[str, Any]) -> Checkpoint:
+        """Return the checkpoint that a pointer names.
+
+        Raises:
+            CapsuleError: It is gone or damaged, or of another dtype than the run's.
+        """
+        dtype = str((self._manifest or self.manifest())["dtype"])
+        return checkpoint.read(self.path / pointer["file"], sha256=pointer["sha256"], dtype=dtype)
 
     def forget_after(self, number: int) -> None:
         """Remove what was written after a checkpoint by a process that is dead."""
-        for path in (self.path / "segments").glob("*.parquet"):
-            if int(path.stem.split("-")[1]) > number:
+        for path in (self.path / SEGMENTS).glob("*.parquet"):
+            if number_of(path) > number:
                 path.unlink()
+
+    def gather(self, number: int) -> None:
+        """Make one segment of all up to a number that is saved; a long run has many."""
+        for table in _TABLES:
+            found = [one for one in parts(self.path, table) if number_of(one) <= number]
+            whole = self.path / SEGMENTS / f"{table}-{number:06d}{WHOLE}.parquet"
+            tables.gather(found, whole)
+            for old in (self.path / SEGMENTS).glob(f"{table}-*.parquet"):
+                if number_of(old) <= number and old != whole:
+                    old.unlink()
 
     def log(self, line: str) -> None:
         """Append a line for a person."""
@@ -148,11 +183,11 @@ class RunFolder:
             pending: What came after it.
             experiment: Identity and outcome, as every capsule has them.
         """
-        self._segment(number, pending)
-        segments = self.path / "segments"
-        for table in ("telemetry", "events"):
-            found = sorted(segments.glob(f"{table}-*.parquet"))
-            tables.merge(table, found, self.path / f"{table}.parquet", self._manifest["dtype"])
+        self.segment(number, pending)
+        segments = self.path / SEGMENTS
+        for table in _TABLES:
+            whole = self.path / f"{table}.parquet"
+            tables.merge(table, parts(self.path, table), whole, self._manifest["dtype"])
         entries = [
             {"path": path.relative_to(self.path).as_posix(), "size": size, "sha256": digest}
             for path in self._files()
@@ -181,6 +216,12 @@ class RunFolder:
         text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
         self.put(name, text.encode() + b"\n")
 
+    def put_array(self, name: str, array: NDArray[Any]) -> None:
+        """Write an array as .npy, durably."""
+        data = io.BytesIO()
+        np.save(data, array)
+        self.put(name, data.getvalue())
+
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a run that must not keep its data."""
         self._manifest.pop("checkpoint", None)
@@ -188,17 +229,18 @@ class RunFolder:
         for path in (self.path / "checkpoints").glob("*.ckpt"):
             path.unlink()
 
-    def _segment(self, number: int, pending: Pending) -> None:
+    def segment(self, number: int, pending: Pending, stamp: Stamp | None = None) -> None:
+        """Make rows and events durable, in place of what has this number; see `save`."""
         rows, events = pending
         dtype = str(self._manifest["dtype"])
         for table, data in (
-            ("telemetry", tables.telemetry(rows, dtype)),
-            ("events", tables.events(events, dtype)),
+            ("telemetry", tables.telemetry(rows, dtype, stamp)),
+            ("events", tables.events(events, dtype, stamp)),
         ):
-            durable.replace(self.path / "segments" / f"{table}-{number:06d}.parquet", data)
+            durable.replace(self.path / SEGMENTS / f"{table}-{number:06d}.parquet", data)
 
     def _files(self) -> Iterator[Path]:
         for path in sorted(self.path.rglob("*")):
             inner: Sequence[str] = path.relative_to(self.path).parts
-            if path.is_file() and inner[0] != "segments" and path.name != MANIFEST:
+            if path.is_file() and inner[0] != SEGMENTS and path.name != MANIFEST:
                 yield path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from temporal_fabric.flows.adjusting import lens_name
-from temporal_fabric.flows.judging import profile_of
+from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.precision import CERT_DTYPE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from temporal_fabric.flows.spec import FlowSpec
 
-__all__ = ["digest_of", "manifest_of", "statistics", "validation"]
+__all__ = ["digest_of", "manifest_of", "statistics", "summary", "validation"]
 
 _PACKAGES = ("temporal-fabric", "jax", "jaxlib", "numpy", "pyarrow")
 
@@ -80,6 +80,27 @@ def digest_of(state: Mapping[str, NDArray[Any]]) -> str:
         digest.update(f"{slot} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def summary(
+    *,
+    verdict: str,
+    iteration: int,
+    energy: float | None,
+    psnr: Mapping[str, Mapping[str, float]],
+    settings: Mapping[str, Any],
+    state: Mapping[str, NDArray[Any]],
+) -> dict[str, Any]:
+    """Return what a run came to, in numbers: ``summary.json``."""
+    return {
+        "verdict": verdict,
+        "iteration": iteration,
+        "energy": energy if energy is None or math.isfinite(energy) else None,
+        "sha256": digest_of(state) if state else "",
+        "psnr": dict(psnr),
+        "settings": dict(settings),
+        "statistics": {slot: statistics(array) for slot, array in state.items()},
+    }
 
 
 def statistics(array: NDArray[Any]) -> dict[str, float | None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import shutil
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, replace
@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from temporal_fabric.capsule.manifest import MANIFEST
 from temporal_fabric.errors import CapsuleError
 from temporal_fabric.flows.adjusting import lens_name, scales_of
 from temporal_fabric.flows.checkpoint import Saver
+from temporal_fabric.flows.chosen import check_profile
 from temporal_fabric.flows.commands import Command, Finish, Outcome, Record, Restore, Save
 from temporal_fabric.flows.controller import advance
 from temporal_fabric.flows.controller_state import ControllerState, Policy
-from temporal_fabric.flows.judging import check_profile
-from temporal_fabric.flows.pictures import pictures, psnr
 from temporal_fabric.flows.reading import read_spec
 from temporal_fabric.flows.remedies import Allowed
 from temporal_fabric.flows.reports import Begin, Broke, Stop
+from temporal_fabric.flows.results import keep_result
 from temporal_fabric.flows.run_folder import RunFolder
-from temporal_fabric.flows.run_manifest import digest_of, manifest_of, statistics, validation
+from temporal_fabric.flows.run_manifest import digest_of, manifest_of, summary, validation
 from temporal_fabric.flows.session import Session
 from temporal_fabric.flows.tuner import TunerPolicy
 
@@ -149,12 +150,21 @@ def begun(
     return run
 
 
-def resume_certified(out: Path, *, watch: Watch | None = None) -> RunResult:
+def resume_certified(
+    run: Path, *, out: Path | None = None, watch: Watch | None = None
+) -> RunResult:
     """Go on with a run that was interrupted, from its last good checkpoint, bit for bit.
 
+    Args:
+        run: Folder of the run, or the capsule of an experiment that was stopped.
+        out: Folder in which it goes on, the other one staying as it is; needed for a capsule.
+        watch: Sees the run, and may stop it.
+
     Raises:
-        CapsuleError: There is no run, it is over, or its checkpoint is damaged.
+        CapsuleError: There is no run, it is over, its checkpoint is damaged, or ``out`` is
+            missing or taken.
     """
+    out = _apart(run, out)
     files = RunFolder(out)
     manifest = files.manifest()
     if "sealed_at" in manifest:
@@ -163,19 +173,38 @@ def resume_certified(out: Path, *, watch: Watch | None = None) -> RunResult:
         )
     kept = json.loads((out / "spec.json").read_text())
     spec = read_spec(kept["spec"])
-    run = Run(spec, Path(kept["folder"]), None, files, watch or Watch())
+    going = Run(spec, out / kept["folder"], None, files, watch or Watch())
     found = files.last_good(spec.dtype)
     if found is None:
         files.forget_after(0)
-        return run.go(*advance(run.policy, ControllerState(), Begin()))
+        return going.go(*advance(going.policy, ControllerState(), Begin()))
     number, checkpoint = found
     files.forget_after(number)
-    run.saves, run.began = number, time.monotonic() - checkpoint.meta["elapsed_s"]
-    state = ControllerState.from_json(checkpoint.meta["controller"])
-    run.session.restore(checkpoint)
-    run.run_id = manifest["run_id"]
+    going.saves, going.began = number, time.monotonic() - checkpoint.meta["elapsed_s"]
+    state = ControllerState.from_json(checkpoint.meta["controller"]).reopened(going.policy)
+    going.session.restore(checkpoint)
+    going.run_id = manifest["run_id"]
     last = state.finished or state.asked
-    return run.go(state, () if last is None else (last,))
+    return going.go(state, () if last is None else (last,))
+
+
+def _apart(run: Path, out: Path | None) -> Path:
+    """Return the folder to go on in, filled from the run where that stays as it is."""
+    inner = run / "checkpoints"
+    sealed = (inner / MANIFEST).is_file()
+    if out is None:
+        if sealed:
+            raise CapsuleError(
+                f"the capsule of an experiment stays as it was sealed [capsule={run}]: name the"
+                " folder to go on in (--out)"
+            )
+        return run
+    if out.exists():
+        raise CapsuleError(f"there is something already [folder={out}]: name another folder")
+    shutil.copytree(inner if sealed else run, out)
+    # A capsule has no empty folders.
+    RunFolder(out).make_folders()
+    return out
 
 
 def policy_of(spec: FlowSpec) -> Policy:
@@ -195,6 +224,7 @@ def policy_of(spec: FlowSpec) -> Policy:
         max_iterations=budget.iterations,
         chunk=math.ceil(_CHUNK / every) * every,
         warm_up=math.ceil(_WARM_UP / every) * every,
+        max_rollbacks=3 if budget.rollbacks is None else budget.rollbacks,
         wall_s=budget.wall_s,
         polish=spec.flow.polish or 0,
         allowed=Allowed(
@@ -319,7 +349,10 @@ class Run:
         refused = not self.session.decisions
         state = {} if refused else {k: np.asarray(x) for k, x in self.session.carry.z.items()}
         redact = bool(manifest["redact_artifacts"])
-        known = None if refused else self._pictured(state, redact=redact)
+        known: dict[str, dict[str, float]] = {}
+        if not refused:
+            compiled = self.session.compiled
+            known = keep_result(self.files, "artifacts/", compiled, state, redact=redact)
         result = RunResult(
             run_id=self.run_id,
             folder=self.files.path,
@@ -334,45 +367,23 @@ class Run:
             state=state,
             sha256=digest_of(state),
             decisions=dict(self.session.decisions),
-            psnr=known or {},
+            psnr=known,
         )
         self._write(result, redact=redact)
         return result
 
-    def _pictured(
-        self, state: dict[str, NDArray[Any]], *, redact: bool
-    ) -> dict[str, dict[str, float]]:
-        """Keep arrays and pictures where that is allowed; return how near the truth they are."""
-        compiled = self.session.compiled
-        start = {slot: np.asarray(x) for slot, x in compiled.start.items()}
-        truth = {slot: np.asarray(x) for slot, x in compiled.references.items()}
-        if not redact:
-            for slot, array in state.items():
-                data = io.BytesIO()
-                np.save(data, array)
-                self.files.put(f"artifacts/{slot}.npy", data.getvalue())
-            for name, picture in pictures(start, state, truth).items():
-                self.files.put(f"artifacts/{name}", picture)
-        found: dict[str, dict[str, float]] = {}
-        for slot, reference in truth.items():
-            both = {"start": psnr(start[slot], reference), "result": psnr(state[slot], reference)}
-            found[slot] = {name: x for name, x in both.items() if x is not None}
-        return found
-
     def _write(self, result: RunResult, *, redact: bool) -> None:
         decisions = {stage: one.as_json() for stage, one in result.decisions.items()}
         self.files.put_json("certificates.json", decisions)
-        energy = result.energy if result.energy is None or math.isfinite(result.energy) else None
-        summary = {
-            "verdict": result.verdict,
-            "iteration": result.iteration,
-            "energy": energy,
-            "sha256": result.sha256,
-            "psnr": result.psnr,
-            "settings": asdict(self.state.settings),
-            "statistics": {slot: statistics(array) for slot, array in result.state.items()},
-        }
-        self.files.put_json("artifacts/summary.json", summary)
+        told = summary(
+            verdict=result.verdict,
+            iteration=result.iteration,
+            energy=result.energy,
+            psnr=result.psnr,
+            settings=asdict(self.state.settings),
+            state=result.state,
+        )
+        self.files.put_json("artifacts/summary.json", told)
         self.files.describe(
             {
                 "settings": asdict(self.state.settings),

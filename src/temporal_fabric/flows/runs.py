@@ -9,6 +9,7 @@ from temporal_fabric.errors import CapsuleError
 from temporal_fabric.flows.checkpoint import RNG_KEY
 from temporal_fabric.flows.run_folder import RunFolder
 from temporal_fabric.recorder.arrow import arrow, parquet
+from temporal_fabric.recorder.flow_runs import parts
 
 __all__ = ["load_run", "load_run_manifest", "resume_run"]
 
@@ -77,6 +78,6 @@ def resume_run(run_dir: str | Path, *, dtype: str = "") -> dict[str, Any]:
 
 def _table(path: Path, name: str) -> Any:
     whole = path / f"{name}.parquet"
-    parts = [whole] if whole.is_file() else sorted((path / "segments").glob(f"{name}-*.parquet"))
-    read = [parquet().read_table(part, partitioning=None) for part in parts]
-    return arrow().concat_tables(read) if read else None
+    files = [whole] if whole.is_file() else parts(path, name)
+    read = [parquet().read_table(file, partitioning=None) for file in files]
+    return arrow().concat_tables(read, promote_options="default") if read else None

@@ -19,6 +19,7 @@ from temporal_fabric.errors import CapsuleError, RequestRejected
 from temporal_fabric.flows import judging
 from temporal_fabric.flows.adjusting import adjusted, lambda_of, lens_name
 from temporal_fabric.flows.checkpoint import RNG_KEY, Checkpoint
+from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.chunk import Job
 from temporal_fabric.flows.commands import Advance, Certify, Lint, Polish, Try, settings_from_json
 from temporal_fabric.flows.compiling import compile_flow
@@ -177,7 +178,7 @@ class Session:
     def _lint(self) -> Linted:
         try:
             family = self.compiled.spec.flow.family
-            judging.profile_of(self.spec)
+            profile_of(self.spec)
             check_mesh(self.spec, self._folder)
             probes = probed(self.spec, self._folder)
             lenses = ranked(self.spec, probes)

@@ -369,6 +369,8 @@ class Budget(Model):
     iterations: Count = 1000
     wall_s: Positive | None = None
     trials: Count | None = None
+    rollbacks: Annotated[int, Field(ge=0)] | None = None
+    """How often certified steps may be undone; 3 where unset."""
 
 
 class FlowSpec(Model):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.recorder import schema, segments
+from temporal_fabric.recorder import flow_runs, schema, segments
 from temporal_fabric.recorder.arrow import Table, arrow, compute, parquet
 from temporal_fabric.recorder.told import STATE, told
 
@@ -23,7 +23,7 @@ _TOLD = ("backend", "message")
 
 
 def merge(
-    folders: Mapping[int, Path], timeline: Sequence[Moment], target: Path
+    folders: Mapping[int, Path], timeline: Sequence[Moment], target: Path, run: Path | None = None
 ) -> tuple[Path, Path]:
     """Write ``telemetry.parquet`` and ``events.parquet`` into a folder, again where they exist.
 
@@ -31,6 +31,8 @@ def merge(
         folders: The folder of each epoch.
         timeline: The states of the run.
         target: Where to write; made where it is missing.
+        run: The folder of checkpoints. Where it is that of a certified flow, its rows with
+            their own columns are the telemetry.
 
     Returns:
         The two paths.
@@ -50,6 +52,9 @@ def merge(
                 valued = table.filter(pc.is_null(table["detail"])).drop_columns(["detail"])
                 writer.write_table(valued.cast(wanted))
                 said += _events(table.filter(pc.is_valid(table["detail"])).to_pylist())
+    if run is not None and flow_runs.is_run(run):
+        said += flow_runs.events(run)
+        pq.write_table(flow_runs.telemetry(run), metrics, compression="zstd")
     pq.write_table(_story(said), story, compression="zstd")
     return metrics, story
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ from temporal_fabric.requests.reading import decode, hole, read_object, read_tex
 from temporal_fabric.requests.sbatch import converted_script
 from temporal_fabric.requests.tasks import converted_task
 from temporal_fabric.requests.texts import show
+from temporal_fabric.shapes import is_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -204,9 +206,24 @@ def _validated(
         errors = error.errors(include_url=False, include_input=False)
         found = model_problems(errors, locator, models, document.problems)
     found = [*document.problems, *found]
+    found += _engine_problems(tree if request is None else request.to_body(), found)
     # An accepted request is searched in its normal form, with defaults and without short forms.
     body = tree if request is None else request.to_full_body()
     return request, [*found, *not_below(_across_fields(body, locator), found)]
+
+
+_ENGINES = {"flow": "temporal_fabric.flows.requested"}
+"""Whose ``problems`` looks into a payload that it is going to run. Engines stand above requests,
+so they are named here and not imported; a request of another kind loads none of them."""
+
+
+def _engine_problems(body: dict[str, Any], known: list[Problem]) -> list[Problem]:
+    payload = body.get("payload")
+    kind = next(iter(payload), None) if is_table(payload) and len(payload) == 1 else None
+    if kind not in _ENGINES:
+        return []
+    found: list[Problem] = import_module(_ENGINES[kind]).problems(body)
+    return list(not_below(found, known))
 
 
 def _across_fields(body: dict[str, Any], locator: Locator) -> list[Problem]:

@@ -42,41 +42,54 @@ def _energy(value: Json) -> Json:
 
 
 class FlowPolicy(Model):
-    """How the flow moves."""
+    """How the flow moves; what is unset is the specification's `flow`."""
 
-    family: Literal[
-        "gradient", "preconditioned", "proximal", "accelerated", "primal_dual", "hamiltonian_damped"
-    ] = "proximal"
-    discretization: Literal["explicit", "implicit", "symplectic"] = "explicit"
+    family: (
+        Literal[
+            "gradient",
+            "preconditioned",
+            "proximal",
+            "accelerated",
+            "primal_dual",
+            "hamiltonian_damped",
+        ]
+        | None
+    ) = None
+    discretization: Literal["explicit", "symplectic"] | None = None
     preconditioner: Title | None = None
 
 
 class FlowSchedule(Model):
-    """When finer scales are switched on."""
+    """When finer scales are switched on; what is unset is the specification's `multiscale`."""
 
-    mode: Literal["fixed", "residual_driven", "energy_driven"] = "fixed"
-    levels: int = Field(default=1, ge=1, le=64)
-    activate_rule: Title | None = None
+    mode: Literal["residual_driven", "fixed_schedule"] | None = None
+    levels: int | None = Field(default=None, ge=1, le=20)
+    tau: float | None = Field(default=None, gt=0, le=1e6)
+    """residual_driven: a scale joins when its residual is above tau times that of the others."""
+    every: int | None = Field(default=None, ge=1, le=10**9)
+    """fixed_schedule: iterations for each scale."""
 
 
 class FlowCertificates(Model):
-    """What must hold before and while the flow runs."""
+    """What must hold before and while the flow runs; unset is as the specification says."""
 
-    profile: Literal["strict", "convex", "descent"] = "strict"
+    profile: (
+        Literal["strict", "strongly_convex", "convex", "nonconvex", "manifold", "hamiltonian"]
+        | None
+    ) = None
     eta_max: float | None = Field(default=None, ge=0, le=1e6)
     gamma_min: float | None = Field(default=None, ge=0, le=1e12)
-    checks: Annotated[tuple[Title, ...], Items, Field(max_length=64)] = ()
-    tolerances: Annotated[dict[str, float], Field(max_length=64)] = Field(default={})
-    refinement_test: bool = False
+    tolerances: Annotated[dict[str, float], Field(max_length=64)] | None = None
+    """Bounds that replace the profile's own."""
+    refinement_test: bool | None = None
 
 
 class FlowBudgets(Model):
-    """What the flow may spend."""
+    """What the flow may spend over all its attempts; unset is the specification's `budget`."""
 
     iterations: int | None = Field(default=None, ge=1, le=10**12)
-    trials: int | None = Field(default=None, ge=0, le=10**6)
+    trials: int | None = Field(default=None, ge=1, le=10**6)
     rollbacks: int | None = Field(default=None, ge=0, le=10**6)
-    tuner_moves: int | None = Field(default=None, ge=0, le=10**6)
     wall_s: Seconds | None = None
 
 
@@ -87,7 +100,7 @@ class FlowPayload(Model):
     """
 
     spec: PathOrUri | None = None
-    """File that holds the energy specification."""
+    """File of the submitting machine that holds the specification; `submit` reads it."""
     energy: Annotated[Json, AfterValidator(_energy)] | None = None
     """The energy specification itself: terms (or atoms) and state."""
     entry_point: EntryPoint | None = None
@@ -102,7 +115,7 @@ class FlowPayload(Model):
     """Candidate transforms and the rule that chooses among them."""
     sparsity: Json = Field(default={})
     """Penalty, thresholding and how thresholds adapt."""
-    seed: int = Field(default=0, ge=0, le=limits.INT_MAX)
+    seed: int | None = Field(default=None, ge=0, le=limits.INT_MAX)
     inputs: Inputs = ()
     outputs: Outputs = ()
 
