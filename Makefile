@@ -15,7 +15,10 @@ $(READY): requirements.lock pyproject.toml
 	@echo "==> making $(VENV) from requirements.lock; the first time takes some minutes and 2 to 3 GB"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@log=$(VENV)/setup.log; : > $$log; \
+	    (while sleep 5; do echo "    $$(grep -c ^Collecting $$log) of at most $$(grep -c '==' requirements.lock) packages fetched"; done) & told=$$!; \
+	    $(BIN)/pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements.lock > $$log 2>&1; code=$$?; \
+	    kill $$told; [ $$code -eq 0 ] || tail -n 20 $$log >&2; exit $$code
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

@@ -22,6 +22,9 @@ COLOURS = {
     "HELD": "magenta",
 }
 
+_WHOLE = frozenset({"id", "state", "submitted", "ended"})
+"""Columns that are not folded however narrow the terminal is."""
+
 
 def say(text: str, *, colour: str | None = None) -> None:
     """Print progress on standard error."""
@@ -84,7 +87,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     wide = None if sys.stdout.isatty() else 200
     grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        grid.add_column(column, overflow="fold", no_wrap=column in {"id", "state"})
+        grid.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     Console(width=wide, highlight=False, soft_wrap=wide is not None).print(grid)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +30,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def environment(s3: S3Server) -> AsyncIterator[FabricEnvironment]:
     """A server with one worker, whose store is a bucket."""
-    home = Path(tempfile.mkdtemp(prefix="fab"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.env.items():
             patch.setenv(name, value)
-        found = FabricEnvironment(home, store=f"s3://bucket/lab-{secrets.token_hex(3)}")
-        found.start_server()
-        try:
-            found.start_worker()
+        store = f"s3://bucket/lab-{secrets.token_hex(3)}"
+        async with FabricEnvironment.fresh(store=store) as found:
             yield found
-        finally:
-            await found.close()
-            shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -59,7 +59,17 @@ def seal(
         attempts: For each epoch, further fields of its record.
         fields: Further fields of the run's record.
     """
-    epoch = max(left)
+    _leave_behind(runs, request_id, left)
+    ended = _attempts(runs, request_id, left, attempts or {})
+    record = ExperimentResult(**_record(request_id, ended) | fields)
+    writer = CapsuleWriter(Store(objects), f"capsules/default/{request_id}/1", runs)
+    run = {"workflow_id": f"experiment/default/{request_id}", "run_id": "run"}
+    asked = dict(body or shell("true")) | {"id": request_id}
+    sealed, _ = asyncio.run(writer.seal(record, asked, run))
+    return Capsule.open(sealed.capsule)
+
+
+def _leave_behind(runs: Path, request_id: str, left: Mapping[int, Mapping[str, str]]) -> None:
     for number, contents in left.items():
         place = Workplace.of(runs, "default", request_id, number)
         for name, text in contents.items():
@@ -67,24 +77,36 @@ def seal(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         assert Recorder(place.folder, number).finish()
+
+
+def _attempts(
+    runs: Path,
+    request_id: str,
+    left: Mapping[int, Mapping[str, str]],
+    more: Mapping[int, Mapping[str, Any]],
+) -> list[AttemptResult]:
     ended: list[AttemptResult] = []
     for number in left:
-        outputs = _outputs(Workplace.of(runs, "default", request_id, number).output)
         given: dict[str, Any] = {
             "epoch": number,
             "backend": "local@host",
-            "ok": number == epoch,
+            "ok": number == max(left),
             "started_at": stamp(10 * number),
             "ended_at": stamp(600),
-            "outputs": outputs,
+            "outputs": _outputs(Workplace.of(runs, "default", request_id, number).output),
         }
-        ended.append(AttemptResult(**given | dict((attempts or {}).get(number, {}))))
+        ended.append(AttemptResult(**given | dict(more.get(number, {}))))
+    return ended
+
+
+def _record(request_id: str, ended: list[AttemptResult]) -> dict[str, Any]:
+    epoch = max(attempt.epoch for attempt in ended)
     timeline = [
         Moment(State.QUEUED, START),
         Moment(State.RUNNING, stamp(10), backend="local@host", epoch=epoch),
         Moment(State.SUCCEEDED, stamp(600), backend="local@host", epoch=epoch),
     ]
-    record: dict[str, Any] = {
+    return {
         "state": State.SUCCEEDED,
         "tenant": "default",
         "request_id": request_id,
@@ -97,12 +119,6 @@ def seal(
         "outputs": ended[-1].outputs,
         "timeline": timeline,
     }
-    result = ExperimentResult(**record | fields)
-    writer = CapsuleWriter(Store(objects), f"capsules/default/{request_id}/1", runs)
-    run = {"workflow_id": f"experiment/default/{request_id}", "run_id": "run"}
-    asked = dict(body or shell("true")) | {"id": request_id}
-    sealed, _ = asyncio.run(writer.seal(result, asked, run))
-    return Capsule.open(sealed.capsule)
 
 
 def _outputs(folder: Path) -> list[OutputFile]:

@@ -109,13 +109,26 @@ def list_(
             json_out([asdict(status) for status in found])
             return
         rows = [
-            (s.request_id, s.state, s.reason, s.backend, s.name, s.submitted[:19], s.ended[:19])
+            (
+                s.request_id,
+                s.state,
+                s.reason,
+                s.backend,
+                s.name,
+                _minute(s.submitted),
+                _minute(s.ended),
+            )
             for s in found
         ]
         heads = ("id", "state", "reason", "backend", "name", "submitted", "ended")
         table("", heads, rows)
 
     run(work())
+
+
+def _minute(stamp: str) -> str:
+    """Return a time to the minute: a table of a common width has room for no more."""
+    return stamp[:16].replace("T", " ")
 
 
 @click.command(

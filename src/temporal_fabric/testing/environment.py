@@ -68,6 +68,7 @@ class FabricEnvironment:
         config: str = "",
         worker: bool = True,
         address: str = "",
+        store: str = "",
     ) -> AsyncGenerator[FabricEnvironment]:
         """Yield an environment in a home of its own; all of it is gone afterwards.
 
@@ -76,9 +77,10 @@ class FabricEnvironment:
             config: Text of the home's ``fabric.toml``.
             worker: Whether a worker is started beside the server.
             address: A server that runs already; one of its own is started without.
+            store: URI of the store; the home by default.
         """
         home = Path(tempfile.mkdtemp(prefix="fab"))
-        found = cls(home, env, address=address)
+        found = cls(home, env, store, address=address)
         try:
             if config:
                 (home / "fabric.toml").write_text(config)
