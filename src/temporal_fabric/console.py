@@ -22,7 +22,7 @@ COLOURS = {
     "HELD": "magenta",
 }
 
-_WHOLE = frozenset({"id", "state", "submitted", "ended"})
+_WHOLE = frozenset({"id", "state", "reason", "submitted", "ended"})
 """Columns that are not folded however narrow the terminal is."""
 
 
