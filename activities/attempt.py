@@ -335,7 +335,7 @@ def _end_of(status: JobStatus) -> tuple[str, str]:
         name = signal.Signals(status.signal).name
         return (Reason.SIGNAL, f"the payload was killed by {name}")
     reason = Reason.EXIT_CODE if status.exit_code else ""
-    return (reason, f"the payload exited with code {status.exit_code}")
+    return (reason, status.message or f"the payload exited with code {status.exit_code}")
 
 
 def _size(path: Any) -> int:

@@ -11,7 +11,13 @@ from temporal_fabric import durable
 if TYPE_CHECKING:
     from pathlib import Path
 
-PASSED, FAILED, NOT_SHOWN = "passed", "failed", "not shown"
+PASSED, FAILED = "passed", "failed"
+NOT_SHOWN = "not shown"
+"""The bench could not try it."""
+
+NOT_APPLICABLE = "not applicable"
+"""The adapter does not promise it, and says so itself."""
+
 FORMAT = 1
 
 
@@ -21,7 +27,7 @@ class Outcome:
 
     case: str
     verdict: str
-    """``passed``, ``failed`` or ``not shown``."""
+    """``passed``, ``failed``, ``not shown`` or ``not applicable``."""
 
     why: str = ""
     seconds: float = 0.0
@@ -51,7 +57,7 @@ class Report:
     def lines(self) -> list[str]:
         """One line per case, for people."""
         return [
-            f"{found.verdict:9} {found.case}" + (f": {found.why}" if found.why else "")
+            f"{found.verdict:14} {found.case}" + (f": {found.why}" if found.why else "")
             for found in self.outcomes
         ]
 

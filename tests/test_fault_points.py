@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 VICTIMS = ("worker", "server", "launcher", "payload")
-ELSEWHERE = {FailPoint.SETTLE_REVOKED}
-"""Only a host that falls silent leads there: `test_silent_backend` kills a worker at it."""
+ON_DEVICES = {FailPoint.LAB_INTENDED, FailPoint.LAB_SENT, FailPoint.LAB_RECORDED}
+ELSEWHERE = {FailPoint.SETTLE_REVOKED, *ON_DEVICES}
+"""Only a host that falls silent leads there, or a device: `test_silent_backend` and tests/lab kill
+a worker at them."""
 
 FLOWS = {point for point in FailPoint if point.startswith("flow.")}
 """Only flows go there: see `test_flow_deaths`."""

@@ -17,6 +17,7 @@ from temporal_fabric.testing.conformance import conform
 from temporal_fabric.testing.docker_bench import DockerBench
 from temporal_fabric.testing.docker_daemon import DockerDaemon
 from temporal_fabric.testing.local_bench import LocalBench
+from temporal_fabric.testing.sila_bench import SilaBench
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -42,7 +43,12 @@ def _docker(folder: Path) -> Generator[Bench]:
         daemon.close()
 
 
-BENCHES = {"docker": _docker, "local": _local}
+@contextmanager
+def _sila(folder: Path) -> Generator[Bench]:
+    yield SilaBench(folder)
+
+
+BENCHES = {"docker": _docker, "local": _local, "sila": _sila}
 
 
 async def _report(kind: str) -> bool:

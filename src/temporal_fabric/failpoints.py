@@ -118,6 +118,15 @@ class FailPoint(StrEnum):
     SETTLE_REVOKED = "settle.revoked"
     """The start of an attempt is revoked; that it has ended is not recorded."""
 
+    LAB_INTENDED = "lab.intended"
+    """That a command will go to the device is durable; the device has not heard of it."""
+
+    LAB_SENT = "lab.sent"
+    """The device performs the command; the UUID that it gave for it is not recorded."""
+
+    LAB_RECORDED = "lab.recorded"
+    """The device performs the command; its UUID is durable."""
+
 
 _FOLDER = os.environ.get(FOLDER_ENV)
 

@@ -21,7 +21,7 @@ from temporal_fabric.workplace import Workplace
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from temporal_fabric.adapters.contract import Adapter
+    from temporal_fabric.adapters.contract import Adapter, JobStatus
 
 _PRELUDE = """
 import json, os, signal, socket, sys, time
@@ -65,6 +65,10 @@ class NotShown(Exception):
     """A promise cannot be tried on this backend; the message says why."""
 
 
+class NotApplicable(NotShown):
+    """An adapter does not make this promise, and says so itself; the message says how."""
+
+
 def require(kept: object, promise: str) -> None:
     """Raise `Violation` with the promise unless it is kept."""
     if not kept:
@@ -80,6 +84,14 @@ class Bench(ABC):
         host: An IP address of this machine at which payloads reach the ledger, where they
             cannot see the socket.
     """
+
+    asks_people: bool = False
+    """Whether what its jobs do can be neither repeated nor looked up when an answer is lost, as
+    a movement of a device. A question to a person is then a right answer, and success is not."""
+
+    answered_here: frozenset[str] = frozenset()
+    """Calls that the adapter answers from its own durable record, without its backend: nothing
+    can happen to them on the way there."""
 
     def __init__(self, folder: Path, variant: str = "", host: str = "") -> None:
         self.folder, self.variant = folder, variant
@@ -127,6 +139,19 @@ class Bench(ABC):
         command = [sys.executable, "-S", "-E", "-c", code]
         env = {"EVIDENCE": str(self.ledger.socket)}
         return {"payload": {"process": {"command": command, "env": env}}}
+
+    def exit_code(self, status: JobStatus) -> int | None:
+        """Return the code that a program has exited with, as a status tells it."""
+        return status.exit_code
+
+    def spoken(self, key: AttemptKey, log: bytes) -> bytes:
+        """Return what a program has written on standard output, of an attempt's whole log."""
+        del key
+        return log
+
+    def outputs(self, key: AttemptKey) -> dict[str, str]:
+        """Return the files that a program has left as outputs, by their names."""
+        return {path.name: path.read_text() for path in self.place(key).output.iterdir()}
 
     def adapter(self) -> Adapter:
         """Return a new adapter, which is closed when its case ends."""

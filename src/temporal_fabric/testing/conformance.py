@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.conformance_report import (
     FAILED,
+    NOT_APPLICABLE,
     NOT_SHOWN,
     PASSED,
     Outcome,
@@ -28,7 +29,7 @@ from temporal_fabric.adapters.conformance_report import (
 )
 from temporal_fabric.adapters.registry import GROUP
 from temporal_fabric.clock import now
-from temporal_fabric.testing.bench import NotShown, Violation
+from temporal_fabric.testing.bench import NotApplicable, NotShown, Violation
 from temporal_fabric.testing.conformance_ending import ENDING
 from temporal_fabric.testing.conformance_faults import FAULTS
 from temporal_fabric.testing.conformance_starting import STARTING
@@ -63,7 +64,8 @@ class Case:
 
         Raises:
             Violation: the adapter breaks the promise.
-            NotShown: the promise cannot be tried on this backend.
+            NotShown: the promise cannot be tried on this backend; as `NotApplicable`, the
+                adapter does not make it.
             TimeoutError: a call does not return.
         """
         try:
@@ -78,6 +80,8 @@ class Case:
         verdict, why = PASSED, ""
         try:
             await self.run(bench)
+        except NotApplicable as exc:
+            verdict, why = NOT_APPLICABLE, str(exc)
         except NotShown as exc:
             verdict, why = NOT_SHOWN, str(exc)
         except Violation as exc:

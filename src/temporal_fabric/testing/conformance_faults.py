@@ -29,6 +29,8 @@ _CALLS: dict[str, Callable[[Adapter, AttemptSpec], Awaitable[Any]]] = {
 
 async def _unknown(bench: Bench, call: str, fault: Fault, attempt: AttemptSpec) -> None:
     """Call under a fault: it may overcome it, or be transient; no other error may come out."""
+    if call in bench.answered_here:
+        return
     adapter = await bench.faulty(call, fault)
     try:
         found = await _CALLS[call](adapter, attempt)
@@ -83,16 +85,20 @@ async def a_forget_without_an_answer_is_repeated(bench: Bench) -> None:
 
 async def a_backend_that_is_away_is_unknown(bench: Bench) -> None:
     """No call to a backend that does not answer returns; each is a transient error."""
+    running = await _running(bench, 120.0)
     attempt = bench.attempt(bench.key(), REPORTING.format(seconds=0))
-    calls = ("submit", "find", "get_status", "wait", "terminate", "forget")
+    calls = ("find", "get_status", "wait", "terminate", "forget")
     # At once, for each of them waits as long as the adapter is patient.
-    await asyncio.gather(*(_unknown(bench, call, Fault.AWAY, attempt) for call in calls))
+    await asyncio.gather(
+        _unknown(bench, "submit", Fault.AWAY, attempt),
+        *(_unknown(bench, call, Fault.AWAY, running) for call in calls),
+    )
     require(bench.effects(attempt.key, "start") == 0, "nothing ran")
 
 
 async def garbage_is_unknown(bench: Bench) -> None:
     """An answer that means nothing is a transient error; no shape of it leaks or is believed."""
-    for call in ("find", "wait", "terminate"):
+    for call in {"find", "wait", "terminate"} - bench.answered_here:
         attempt = await _running(bench, 120.0)
         adapter = await bench.faulty(call, Fault.GARBAGE)
         for _ in range(_GARBAGE_SHAPES):

@@ -48,6 +48,18 @@ async def _ran_once(bench: Bench, key: AttemptKey) -> None:
         require(count == 1, f"one attempt is one job: its {event!r} was seen {count} times")
 
 
+async def _ran_once_or_asks(bench: Bench, key: AttemptKey) -> None:
+    """See `_ran_once`; or nobody can know, the job is no success, and a person is asked."""
+    status = await ended(bench.adapter(), key)
+    if not (bench.asks_people and status.question):
+        await _ran_once(bench, key)
+        return
+    require(status.phase is Phase.ENDED and status.reason, f"what is unknown has failed: {status}")
+    await asyncio.sleep(QUIET_S)
+    count = bench.effects(key, "start")
+    require(count <= 1, f"one attempt is one job: its 'start' was seen {count} times")
+
+
 async def _refused(bench: Bench, attempt: AttemptSpec) -> None:
     """Submit and see that nothing runs; refusing by an error or in silence are both right."""
     before = bench.effects(attempt.key, "start")
@@ -111,7 +123,7 @@ async def _submit_with(bench: Bench, fault: Fault) -> None:
             f"a permanent error promises that no job exists: {exc!r}, then {status}",
         )
     await bench.adapter().submit(attempt)
-    await _ran_once(bench, key)
+    await _ran_once_or_asks(bench, key)
 
 
 async def a_submit_that_was_lost_can_be_repeated(bench: Bench) -> None:
@@ -156,7 +168,7 @@ async def attempts_are_not_confused(bench: Bench) -> None:
     keys += [bench.next_epoch(keys[0], 2)]
     for code, key in enumerate(keys, 1):
         await adapter.submit(bench.attempt(key, f"report('start'); sys.exit({code})"))
-    codes = [(await ended(adapter, key)).exit_code for key in keys]
+    codes = [bench.exit_code(await ended(adapter, key)) for key in keys]
     require(codes == [1, 2, 3], f"each attempt ends as its own payload does: {codes}")
 
 
