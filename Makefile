@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-demo: $(READY)  ## Three experiments; the worker is killed in the middle, all of them finish.
+demo: $(READY)  ## Four experiments; the worker is killed in the middle, all of them finish.
 	@$(BIN)/temporal-fabric demo
 
 test: $(READY)  ## Every test, on real servers and processes.

@@ -1,4 +1,4 @@
-"""The demo's other two experiments: a photograph, and one that waits for the first."""
+"""The demo's other experiments: two photographs, and one that waits for the first."""
 
 from __future__ import annotations
 
@@ -46,3 +46,25 @@ def best_epoch(tenant: str, request_id: str) -> dict[str, Any]:
         "inputs": [{"source_uri": source, "mount_path": "result.json"}],
     }
     return {"name": "best-epoch", "tags": ["demo"], "payload": {"process": process}}
+
+
+def deblurring() -> dict[str, Any] | None:
+    """Return a request that sharpens a photograph under certificates; None without JAX."""
+    if not all(importlib.util.find_spec(name) for name in ("jax", "pywt")):
+        return None
+    photo = {"package": "pywt.data", "path": "camera.npz", "divide": 255.0, "shrink": 4}
+    seen = {"source": "photo", "operator": "blur", "noise": 0.01, "seed": 1}
+    energy = {
+        "name": "deblur",
+        "data": {"photo": {"type": "file", **photo}, "blurred": {"type": "observed", **seen}},
+        "operators": {"blur": {"type": "separable_convolution", "sigma": 0.7}},
+        "state": {"x": {"shape": [128, 128], "initial": "blurred", "reference": "photo"}},
+        "terms": [
+            {"type": "quadratic", "operator": "blur", "target": "blurred"},
+            {"type": "wavelet_l1", "wavelet": "db4", "levels": 4, "weight": 3e-3},
+        ],
+        "flow": {"family": "accelerated"},
+        "certification": {"profile": "convex"},
+        "sample_every": 10,
+    }
+    return {"name": "deblurring", "tags": ["demo"], "payload": {"flow": {"energy": energy}}}
