@@ -30,10 +30,18 @@ from temporal_fabric.artifacts.workdirs import absent_workdir
 from temporal_fabric.clock import from_unix
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import AcquireInput, ExperimentResult, Grant, PriorEpoch, RetryRule
+from temporal_fabric.messages import (
+    AcquireInput,
+    CompensationRule,
+    ExperimentResult,
+    Grant,
+    PriorEpoch,
+    RetryRule,
+)
 from temporal_fabric.requests import admit
 from temporal_fabric.requests.changes import after_failures, differences
 from temporal_fabric.requests.moments import deadline_at
+from temporal_fabric.requests.rollback import compensating
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.verdicts import unplaceable
@@ -94,6 +102,9 @@ class Acquire:
             raise ApplicationError("acquire is an activity of an experiment", non_retryable=True)
         admission = await asyncio.to_thread(admit, asked.body, workflow_id=info.workflow_id)
         request = admission.request
+        if asked.compensation:
+            request = compensating(request, asked.compensation)
+            admission = replace(admission, request=request)
         record = self._desk.record(request.tenant, request.id)
         finished = await self._finished(record, admission, asked)
         more = finished is None and not await self._placed(record, asked)
@@ -154,7 +165,7 @@ class Acquire:
         answer = await place(wanted, self._desk)
         fitting = [verdict.backend for verdict in answer.verdicts if verdict.ok]
         fitting.sort(key=lambda backend: backend in asked.avoided)
-        if not fitting and not asked.failures:
+        if not fitting and not asked.failures and not asked.compensation:
             raise unplaceable(answer)
         if not fitting:
             more = f" with {', '.join(grant.changes)}" if grant.changes else ""
@@ -265,5 +276,9 @@ def _grant(admission: Admission) -> Grant:
         name=request.name or "",
         notify=rules(request),
         lost_after_s=rule.lost_after,
+        rollback=[
+            CompensationRule(step.name, step.max_attempts, step.on_failure == "hold")
+            for step in request.rollback
+        ],
         declared_outputs=len(request.outputs),
     )

@@ -41,6 +41,7 @@ from temporal_fabric.messages import STARTED, AttemptInput, AttemptResult, Attem
 from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
+from temporal_fabric.requests.rollback import compensating
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import OutputRefused, Workplace, declared_outputs
 
@@ -147,6 +148,8 @@ class _Run:
         if self._asked.was_silent:
             await self._tell(State.PREPARING, now())
         request = after_failures(ExecutionRequest.from_mapping(body), self._asked.failures)
+        if self._asked.compensation:
+            request = compensating(request, self._asked.compensation)
         self._grace_s = request.limits.grace_s
         if status.phase is Phase.ABSENT:
             try:
@@ -323,6 +326,7 @@ class _Run:
             env=around
             | payload_environment()
             | ({"FABRIC_DEADLINE": asked.deadline} if asked.deadline else {})
+            | _of_compensation(asked)
             | self._place.variables(
                 tenant=asked.tenant, request_id=asked.request_id, number=asked.number
             ),
@@ -336,6 +340,12 @@ def _end_of(status: JobStatus) -> tuple[str, str]:
         return (Reason.SIGNAL, f"the payload was killed by {name}")
     reason = Reason.EXIT_CODE if status.exit_code else ""
     return (reason, status.message or f"the payload exited with code {status.exit_code}")
+
+
+def _of_compensation(asked: AttemptInput) -> dict[str, str]:
+    if not asked.compensation:
+        return {}
+    return {"FABRIC_COMPENSATION": asked.compensation, "FABRIC_REASON": asked.because}
 
 
 def _size(path: Any) -> int:

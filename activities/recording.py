@@ -88,7 +88,7 @@ async def catch_up(desk: Desk, body: Mapping[str, Any], result: ExperimentResult
     """Record what is left of every epoch of a run that lies on this host, and hide secrets."""
     request = ExecutionRequest.from_mapping(body)
     secrets = desk.settings.secrets
-    for epoch in {attempt.epoch for attempt in result.attempts} | {result.epoch}:
+    for epoch in result.epochs:
         place = Workplace.of(desk.settings.runs, result.tenant, result.request_id, epoch)
         if place.folder.is_dir():
             recorder = await asyncio.to_thread(_recorder, place, request, secrets)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "histories"
+_ROLLBACK = [
+    {"name": "first", "command": ["true"]},
+    {"name": "second", "command": ["false"], "max_attempts": 2, "on_failure": "hold"},
+]
 NOBODY = "https://nobody.example/hook"
 
 
@@ -44,6 +48,7 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "paused": shell("sleep 5"),
         "overdue": shell("sleep 60", deadline=4, limits={"grace_s": 0.5}),
         "notified": shell("true", notify=[{"on": ["RUNNING", "ended"], "url": NOBODY}]),
+        "rolled-back": shell("exit 3", rollback=_ROLLBACK),
         "revoked": shell("true", **lost),
         "held": shell("[ $FABRIC_EPOCH = 2 ] || sleep 60", **lost),
         "held-and-cancelled": shell("sleep 60", **lost),
@@ -130,6 +135,9 @@ async def _steer(handle: ExperimentHandle, shape: str) -> None:
         await handle.resume()
         if shape == "flow-stopped":
             await handle.cancel()
+    elif shape == "rolled-back":
+        await _reaches(handle, "HELD")
+        await handle.resolve("abort", by="ada")
     elif shape.startswith("held"):
         await _reaches(handle, "HELD")
         if shape == "held-and-cancelled":

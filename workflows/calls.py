@@ -51,13 +51,22 @@ def _priority(priority: int, tenant: str | None = None) -> Priority:
     return Priority(priority_key=names.temporal_priority(priority), fairness_key=tenant)
 
 
-def acquire(pool: str, request: AcquireInput) -> workflow.ActivityHandle[Grant]:
-    """Ask a pool for a place, or what keeps a place that is held."""
+def acquire(
+    queue: str, request: AcquireInput, patience: timedelta | None = None
+) -> workflow.ActivityHandle[Grant]:
+    """Ask for a place, or what keeps a place that is held.
+
+    Args:
+        queue: Of a pool, or of the one backend whose host is preferred.
+        request: What is asked.
+        patience: How long it may be left untaken; None for ever.
+    """
     return workflow.start_activity(
         names.ACTIVITY_ACQUIRE,
         request,
-        task_queue=names.pool_queue(pool),
+        task_queue=queue,
         result_type=Grant,
+        schedule_to_start_timeout=patience,
         start_to_close_timeout=FOREVER,
         heartbeat_timeout=QUEUED_HEARTBEAT,
         retry_policy=STEADY,
@@ -74,6 +83,7 @@ def _attempted(
     resolutions: list[Resolution],
     *,
     was_silent: bool,
+    undoing: tuple[str, str] = ("", ""),
 ) -> AttemptInput:
     return AttemptInput(
         tenant=grant.tenant,
@@ -87,6 +97,8 @@ def _attempted(
         changes=grant.changes,
         resolutions=resolutions,
         was_silent=was_silent,
+        compensation=undoing[0],
+        because=undoing[1],
     )
 
 
@@ -98,6 +110,7 @@ def attempt(
     *,
     patience: timedelta,
     was_silent: bool,
+    undoing: tuple[str, str] = ("", ""),
 ) -> workflow.ActivityHandle[AttemptResult]:
     """Run, or adopt, one epoch on its backend, after the run's attempts have failed so.
 
@@ -108,10 +121,11 @@ def attempt(
         resolutions: What people have answered in this run so far.
         patience: How long its worker may leave it untaken.
         was_silent: Whether it has done that before.
+        undoing: The compensation that is run instead of the payload, and because of what.
     """
     return workflow.start_activity(
         names.ACTIVITY_ATTEMPT,
-        _attempted(grant, number, failures, resolutions, was_silent=was_silent),
+        _attempted(grant, number, failures, resolutions, was_silent=was_silent, undoing=undoing),
         task_queue=names.backend_queue(grant.backend),
         result_type=AttemptResult,
         # Then the pool is asked what is the matter, and the grant is offered again.

@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from temporal_fabric.workflows.holding import asked, check_answer, given_up, resolve
     from temporal_fabric.workflows.pausing import check_pause, check_priority
     from temporal_fabric.workflows.placement import Placement
+    from temporal_fabric.workflows.rollback import rolled_back
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.supervision import Supervision
     from temporal_fabric.workflows.wishes import (
@@ -202,8 +203,9 @@ class Experiment:
 
     async def _life(self, body: Any) -> ExperimentResult:
         standing = self._standing
+        placement = Placement(body, standing, self._wishes)
         try:
-            result = await self._until_decided(Placement(body, standing, self._wishes))
+            result = await self._until_decided(placement)
         except CancelRequested:
             standing.move(State.CANCELLING)
             result = standing.result(State.CANCELED, None)
@@ -212,6 +214,8 @@ class Experiment:
         except GivenUp as exc:
             standing.move(State.COLLECTING, Reason.LOST)
             result = standing.result(State.FAILED, given_up(exc, stamp(workflow.now())))
+        if result.state != State.SUCCEEDED and standing.may_have_run:
+            result = await rolled_back(result, standing, self._wishes, placement)
         if standing.grant is None or standing.grant.recorded is None:
             result = await self._seal(result, body)
         standing.end(result)

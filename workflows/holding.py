@@ -15,6 +15,8 @@ from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import GivenUp, Wishes
 
@@ -99,17 +101,29 @@ async def asked(ended: AttemptResult, standing: Standing, wishes: Wishes) -> Att
         CancelRequested: a person cancelled instead.
         DeadlinePassed: it is too late.
     """
-    standing.hold(ended.question, _OF_AN_ATTEMPT, ended.epoch, ended.backend, ended.reason)
+    ended = await put(ended.question, _OF_AN_ATTEMPT, ended, standing, wishes)
+    if ended.answer == Answer.ABORT:
+        standing.move(State.COLLECTING, ended.reason)
+    standing.attempts[-1] = ended
+    return ended
+
+
+async def put(
+    text: str, choices: Sequence[Choice], ended: AttemptResult, standing: Standing, wishes: Wishes
+) -> AttemptResult:
+    """Hold the experiment with a question about what has ended, and return that as answered.
+
+    Raises:
+        CancelRequested: a person cancelled instead.
+        DeadlinePassed: it is too late.
+    """
+    standing.hold(text, choices, ended.epoch, ended.backend, ended.reason)
     await wishes.until(lambda: wishes.answer is not None)
     word, wishes.answer = wishes.answer, None
     if word is None:
         return ended
     standing.answered(word)
-    if word.answer == Answer.ABORT:
-        standing.move(State.COLLECTING, ended.reason)
-    ended = replace(ended, answer=word.answer, message=f"{ended.message}; {said(word)}")
-    standing.attempts[-1] = ended
-    return ended
+    return replace(ended, answer=word.answer, message=f"{ended.message}; {said(word)}")
 
 
 def given_up(exc: GivenUp, at: str) -> AttemptResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from temporal_fabric import names
 from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AcquireInput, Grant
 from temporal_fabric.workflows import calls
-from temporal_fabric.workflows.decisions import pool_of, refusal
+from temporal_fabric.workflows.decisions import host_did_not_answer, pool_of, refusal
 from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
+
+
+_MOST_URGENT = 10
+_NEAR = timedelta(seconds=30)
+"""How long a compensation waits for the host where the payload has left its files."""
 
 
 class Placement:
@@ -85,6 +90,22 @@ class Placement:
             avoided=self._avoided,
         )
 
+    async def compensating(self, name: str, near: str) -> Grant:
+        """Return a grant for a compensation, on a given backend's host where that answers.
+
+        Raises:
+            ActivityError: it is refused.
+        """
+        self.number += 1
+        request = replace(self._request(), compensation=name, priority=_MOST_URGENT)
+        handle = calls.acquire(names.backend_queue(near), request, _NEAR)
+        try:
+            return await handle
+        except ActivityError as exc:
+            if not host_did_not_answer(exc):
+                raise
+        return await calls.acquire(names.pool_queue(self.pool), request)
+
     async def ask(self, request: AcquireInput) -> Grant:
         """Put one question to the pool.
 
@@ -99,7 +120,7 @@ class Placement:
 
     async def _asked(self, request: AcquireInput, enough: Callable[[], bool]) -> Grant | None:
         """Ask once; None where it was called off because it is `enough`."""
-        handle = calls.acquire(self.pool, request)
+        handle = calls.acquire(names.pool_queue(self.pool), request)
         try:
             await self._wishes.until(lambda: handle.done() or enough())
         except (CancelRequested, DeadlinePassed):

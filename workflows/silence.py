@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 _LONGEST = timedelta(hours=1)
 """Between two offers to a silent worker: each is a few events of the history."""
 
-_GIVE_UP = Choice(Answer.ABORT, "nobody can say: the experiment ends FAILED (LOST)")
+_GIVE_UP = Choice(Answer.ABORT, "nobody can say: it ends as LOST, and is not tried again")
 _AFTER_ATTEMPT = (
-    Choice(Answer.DONE, "it did its work, and nothing of it runs: the experiment SUCCEEDED"),
+    Choice(Answer.DONE, "it did its work, and nothing of it runs: it counts as a success"),
     Choice(Answer.NOT_DONE, "it did not, and nothing of it runs: it is tried again"),
     _GIVE_UP,
 )
@@ -153,8 +153,7 @@ class Silence:
         try:
             await self._proof()
         except Settled as settled:
-            if self._epoch == self._grant.epoch:
-                self._standing.give_up_files()
+            self._standing.give_up_files(self._epoch)
             if settled.resolution and settled.resolution.answer == Answer.ABORT:
                 raise GivenUp(self._epoch, self._backend, settled.resolution) from settled
         if self._standing.state == State.HELD and before != State.HELD:

@@ -8,7 +8,7 @@ from temporalio import workflow
 
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
-from temporal_fabric.messages import AttemptResult, ExperimentResult, Moment
+from temporal_fabric.messages import AttemptResult, Compensated, ExperimentResult, Moment
 from temporal_fabric.questions import Choice, Question, Resolution, said
 from temporal_fabric.states import Reason, State, legal
 from temporal_fabric.workflows.notices import Notices
@@ -45,6 +45,10 @@ class Standing:
         """What a person is asked; the experiment is HELD."""
 
         self.resolutions: list[Resolution] = []
+        self.compensations: list[Compensated] = []
+        self.may_have_run = False
+        """Whether an attempt may have had effects: one was offered, and not revoked."""
+
         self.notices = Notices()
         self._files_before = ""
         self._questions = 0
@@ -57,9 +61,10 @@ class Standing:
         self._files_before, self.files_at = self.files_at, grant.backend
         self._know(grant)
 
-    def give_up_files(self) -> None:
-        """Expect nothing of the host of the last placement: it is silent."""
-        self.files_at = self._files_before
+    def give_up_files(self, epoch: int) -> None:
+        """Expect no files of an epoch: its host is silent."""
+        if self.grant is not None and self.grant.epoch == epoch:
+            self.files_at = self._files_before
 
     def hold(
         self, text: str, choices: Sequence[Choice], epoch: int, backend: str, reason: str
@@ -159,6 +164,7 @@ class Standing:
                 self.native_id,
                 self.capsule,
                 question=self.question,
+                undone=self.compensations,
             )
         )
         if grant is not None and grant.search_attributes:
@@ -212,4 +218,5 @@ class Standing:
             "timeline": self.timeline,
             "question": self.question,
             "resolutions": self.resolutions,
+            "compensations": self.compensations,
         }

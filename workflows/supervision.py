@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
@@ -38,12 +39,18 @@ class Supervision:
     """
 
     def __init__(
-        self, grant: Grant, standing: Standing, wishes: Wishes, placement: Placement
+        self,
+        grant: Grant,
+        standing: Standing,
+        wishes: Wishes,
+        placement: Placement,
+        undoing: tuple[str, str] = ("", ""),
     ) -> None:
         self._grant = grant
         self._standing = standing
         self._wishes = wishes
         self._placement = placement
+        self._undoing = undoing
         self._silence = Silence(grant, placement.pool, standing, wishes)
 
     async def run(self) -> AttemptResult | None:
@@ -66,11 +73,14 @@ class Supervision:
             )
             await earlier.proven_absent()
         standing.move(State.PREPARING, grant.reason)
+        ran_before, standing.may_have_run = standing.may_have_run, True
         try:
             ended = None
             while ended is None:
                 ended = await self._offered()
         except Settled as settled:
+            if settled.resolution is None:
+                standing.may_have_run = ran_before
             return self._settled(settled.resolution)
         except (ActivityError, ChildWorkflowError) as exc:
             await self._silence.proven_absent()
@@ -93,8 +103,8 @@ class Supervision:
         """Wait for the attempt; None means its host did not take it, and it is offered again."""
         grant, number = self._grant, self._placement.number
         failures = [ended.reason for ended in self._standing.attempts]
-        silence = self._silence
-        offer = calls.flow if grant.kind == names.KIND_FLOW else _attempt
+        silence, flows = self._silence, grant.kind == names.KIND_FLOW
+        offer = calls.flow if flows else partial(_attempt, undoing=self._undoing)
         try:
             handle = await offer(
                 grant,
@@ -135,7 +145,7 @@ class Supervision:
     def _settled(self, word: Resolution | None) -> AttemptResult | None:
         """Return what a person says of the attempt; None where its start was revoked."""
         grant, standing = self._grant, self._standing
-        standing.give_up_files()
+        standing.give_up_files(grant.epoch)
         self._placement.avoid(grant.backend)
         if word is None:
             standing.move(State.QUEUED, Reason.BACKEND_DOWN)

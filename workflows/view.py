@@ -12,7 +12,7 @@ from temporal_fabric import names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from temporal_fabric.messages import Grant, Moment
+    from temporal_fabric.messages import Compensated, Grant, Moment
     from temporal_fabric.questions import Question
     from temporal_fabric.states import State
 
@@ -46,6 +46,7 @@ def details(
     capsule: str,
     *,
     question: Question | None,
+    undone: Sequence[Compensated],
 ) -> str:
     """Return the current details: state, place, question and timeline, as markdown."""
     last = timeline[-1]
@@ -62,6 +63,8 @@ def details(
             f"- `temporal-fabric resolve {request_id} --as {choice.answer}`: {choice.follows}"
             for choice in question.choices
         ]
+    for done in undone:
+        lines.append(f"- rollback `{done.name}`: {'done' if done.ok else 'FAILED'}")
     # A code block, because the web UI sets a table's columns without a space between them.
     lines += ["", "```", *(f"{moment.state:<11} {moment.at}" for moment in timeline), "```"]
     return "\n".join(lines)

@@ -37,6 +37,9 @@ class Wishes:
 
     def __init__(self) -> None:
         self.cancelled = False
+        self.shielded = False
+        """Whether nothing of it ends a wait any more: what was done is being undone."""
+
         self.paused = False
         self.priority = 0
         """1 to 10 where somebody has changed it, else 0."""
@@ -71,6 +74,8 @@ class Wishes:
             CancelRequested: a person cancelled, and it is not so.
             DeadlinePassed: it is too late, and it is not so.
         """
+        if self.shielded:
+            return await self.regardless(time, why, ready)
         left = None if self.deadline is None else self.deadline - workflow.now()
         late = left is not None and (time is None or left < time)
         limit, called = (left, "deadline") if late else (time, why)
@@ -121,7 +126,7 @@ class Wishes:
             CancelRequested: a person cancelled meanwhile.
             DeadlinePassed: it is too late.
         """
-        if not self.paused:
+        if not self.paused or self.shielded:
             return
         before, reason = standing.state, standing.reason
         standing.move(State.PAUSED)

@@ -32,7 +32,7 @@ STATES = {
     State.QUEUED: "accepted, waiting for a place",
     State.PREPARING: "a place is granted; the payload does not run yet",
     State.RUNNING: "the payload's process exists",
-    State.COLLECTING: "the payload ended; its outputs are hashed",
+    State.COLLECTING: "the payload ended; its outputs are hashed, or its effects rolled back",
     State.RETRYING: "an attempt failed; the next one waits for its pause",
     State.PAUSED: "standing still until it is resumed; a running payload keeps its place",
     State.HELD: "a person is asked what nobody else can know; `resolve` answers",
@@ -63,6 +63,7 @@ _SECTIONS = (
     ("Retry", "retry"),
     ("Checkpoint", "checkpoint"),
     ("Notification", "notify[]"),
+    ("Compensation", "rollback[]"),
 )
 
 

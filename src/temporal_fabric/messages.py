@@ -27,6 +27,16 @@ class RetryRule:
 
 
 @dataclass(frozen=True, slots=True)
+class CompensationRule:
+    """What undoes an effect of the payload; an entry of the request's ``rollback``."""
+
+    name: str
+    max_attempts: int = 1
+    hold: bool = False
+    """Whether a person is asked once it has failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class NotifyRule:
     """Who is told of which moments; an entry of the request's ``notify``."""
 
@@ -115,6 +125,7 @@ class Grant:
     """How long the backend may be silent before a person is asked; None, by older workers, for
     ever: their attempts claim no start, so nothing may be revoked either."""
 
+    rollback: list[CompensationRule] = field(default_factory=list[CompensationRule])
     declared_outputs: int = 0
     """How many outputs must be there and hashed before anything is a success."""
 
@@ -150,6 +161,9 @@ class AcquireInput:
     reset: bool = False
     """Whether this run came from a reset, and so repeats what is recorded on purpose."""
 
+    compensation: str = ""
+    """Name of the compensation that needs the place; empty for the payload."""
+
     avoided: list[str] = field(default_factory=list[str])
     """Backends that were silent: taken last, by when they must have a worker again."""
 
@@ -173,6 +187,12 @@ class AttemptInput:
 
     resolutions: list[Resolution] = field(default_factory=list[Resolution])
     """What people have answered in this run so far."""
+
+    compensation: str = ""
+    """Name of the compensation that is run; empty for the payload."""
+
+    because: str = ""
+    """Why it is: the reason of the failure, or ``CANCELED``."""
 
     was_silent: bool = False
     """Whether the backend has left it untaken before: then its return is told at once."""
@@ -382,6 +402,15 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class Compensated:
+    """What became of one compensation."""
+
+    name: str
+    ok: bool
+    attempts: list[AttemptResult] = field(default_factory=list[AttemptResult])
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentResult:
     """The terminal record of an experiment.
 
@@ -407,6 +436,15 @@ class ExperimentResult:
     timeline: list[Moment] = field(default_factory=list[Moment])
     resolutions: list[Resolution] = field(default_factory=list[Resolution])
     """What people answered while it was HELD."""
+
+    compensations: list[Compensated] = field(default_factory=list[Compensated])
+    """What was done to undo the payload's effects, in the order it was done."""
+
+    @property
+    def epochs(self) -> set[int]:
+        """Every epoch that may have left files: of attempts, and of compensations."""
+        undone = [ended for done in self.compensations for ended in done.attempts]
+        return {ended.epoch for ended in [*self.attempts, *undone]} | {self.epoch}
 
     def _repr_html_(self) -> str:
         names = ("request_id", "state", "reason", "message", "exit_code", "backend", "capsule")

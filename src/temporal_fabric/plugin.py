@@ -123,6 +123,7 @@ class FabricPlugin(SimplePlugin):
         if queue.startswith(_BACKEND):
             flows = FlowSteps(self.desk)
             return [
+                Acquire(self.desk).acquire,
                 Attempt(self.desk).attempt,
                 flows.open,
                 flows.step,

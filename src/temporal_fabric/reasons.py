@@ -125,6 +125,13 @@ REASONS: dict[Reason, Meaning] = {
         "The message, then the failure in the workflow's history (web UI) and the worker's log. "
         "`temporal-fabric doctor` finds a full disk or a store that is away. Please report it.",
     ),
+    Reason.ROLLBACK: Meaning(
+        "it was cancelled, and a compensation of its `rollback` failed",
+        "Nothing of it is alive. What the failed compensation should have undone may still be "
+        "there; the others were run.",
+        "`compensations` in `temporal-fabric result ID -o json`: which one, and the end of its "
+        "standard error.",
+    ),
     Reason.BACKEND_DOWN: Meaning(
         "waiting: no worker of the backend's host answers",
         "An attempt that was never started is revoked, and placed elsewhere under another epoch. "

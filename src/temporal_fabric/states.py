@@ -50,6 +50,7 @@ class Reason(StrEnum):
     WAITING_FOR_CAPACITY = "WAITING_FOR_CAPACITY"
     DRAINED = "DRAINED"
     DEPENDENCY = "DEPENDENCY"
+    ROLLBACK = "ROLLBACK"
 
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
@@ -60,19 +61,22 @@ FREE_RETRIES = frozenset({Reason.PREEMPTED, Reason.LOST})
 _ENDS = frozenset({State.FAILED, State.CANCELLING})
 
 MOVES: dict[State, frozenset[State]] = {
-    State.QUEUED: _ENDS | {State.PREPARING, State.PAUSED, State.HELD, State.SUCCEEDED},
+    State.QUEUED: _ENDS
+    | {State.PREPARING, State.PAUSED, State.HELD}
+    | {State.COLLECTING, State.SUCCEEDED},
     State.PREPARING: _ENDS
     | {State.RUNNING, State.COLLECTING, State.RETRYING, State.QUEUED, State.HELD},
     State.RUNNING: _ENDS
     | {State.COLLECTING, State.RETRYING, State.PAUSED, State.HELD, State.SUCCEEDED},
     State.COLLECTING: _ENDS | {State.SUCCEEDED, State.RETRYING, State.HELD},
-    State.RETRYING: _ENDS | {State.QUEUED, State.PREPARING, State.PAUSED, State.HELD},
+    State.RETRYING: _ENDS
+    | {State.QUEUED, State.PREPARING, State.COLLECTING, State.PAUSED, State.HELD},
     State.PAUSED: _ENDS
     | {State.QUEUED, State.RUNNING, State.RETRYING, State.COLLECTING, State.HELD},
     State.HELD: _ENDS
     | {State.QUEUED, State.PREPARING, State.RUNNING, State.COLLECTING, State.RETRYING}
     | {State.PAUSED, State.SUCCEEDED},
-    State.CANCELLING: frozenset({State.CANCELED, State.HELD}),
+    State.CANCELLING: frozenset({State.CANCELED, State.FAILED, State.HELD}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELED: frozenset(),

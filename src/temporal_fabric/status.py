@@ -84,6 +84,9 @@ class ExperimentStatus:
     resolutions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """What people have answered."""
 
+    compensations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What was done to undo the payload's effects: name, ok, attempts."""
+
     timeline: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     attempts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     sources: list[str] = field(default_factory=list[str])
@@ -180,6 +183,7 @@ async def _from_server(
     status.native_id, status.changes = answer["native_id"], list(answer.get("changes", ()))
     status.question = dict(answer.get("question") or {})
     status.resolutions = list(answer.get("resolutions", ()))
+    status.compensations = list(answer.get("compensations", ()))
     status.epoch, status.capsule = answer["epoch"], answer["capsule"] or status.capsule
     status.backend = answer["backend"] or status.backend
     if description.status is WorkflowExecutionStatus.RUNNING:
@@ -275,6 +279,7 @@ async def _from_record(status: ExperimentStatus, record: RequestRecord) -> None:
     status.timeline = outcome.get("timeline") or status.timeline
     status.attempts = outcome.get("attempts") or status.attempts
     status.resolutions = outcome.get("resolutions") or status.resolutions
+    status.compensations = outcome.get("compensations") or status.compensations
     status.ended = status.since = outcome.get("ended_at") or status.ended
     status.submitted = status.submitted or outcome.get("started_at", "")
     status.sources.append("record")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
+from temporal_fabric.messages import ExperimentResult
 from temporal_fabric.recorder import segments
 from temporal_fabric.recorder.lines import MAX_LINE, LineRefused, read_line
 from temporal_fabric.recorder.merging import merge
@@ -58,7 +59,7 @@ def _finish(folder: Path, limits: Limits | None = None) -> None:
 
 
 def _rows(folder: Path, sql: str) -> list[tuple[object, ...]]:
-    metrics, events = merge({1: folder}, [], folder / "tables")
+    metrics, events = merge({1: folder}, ExperimentResult("SUCCEEDED"), folder / "tables")
     with duckdb.connect() as database:
         database.execute(f"CREATE VIEW telemetry AS FROM '{metrics}'")
         database.execute(f"CREATE VIEW events AS FROM '{events}'")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from temporal_fabric.clock import now
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.holes import closed
 from temporal_fabric.messages import Sealed
-from temporal_fabric.recorder.merging import merge
+from temporal_fabric.recorder.merging import compensation_events, merge
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import Workplace
 
@@ -78,10 +78,9 @@ class CapsuleWriter:
         if sealed is not None:
             recorded = json.loads(await self._store.read(f"{self._key}/result.json") or b"{}")
             return (_sealed(uri, sealed, recorded), recorded)
-        epochs = {attempt.epoch for attempt in result.attempts} | {result.epoch}
         await _together(
             self._put("request.json", _json(body)),
-            *(self._put_log(result, epoch, name) for epoch in epochs for name in _LOGS),
+            *(self._put_log(result, epoch, name) for epoch in result.epochs for name in _LOGS),
         )
         integrity = await self._put_artifacts(result)
         if integrity:
@@ -108,15 +107,14 @@ class CapsuleWriter:
 
     async def _put_tables(self, result: ExperimentResult) -> None:
         """Merge what was recorded of all epochs, and the timeline."""
-        epochs = {attempt.epoch for attempt in result.attempts} | {result.epoch}
         places = {
             epoch: Workplace.of(self._runs, result.tenant, result.request_id, epoch)
-            for epoch in epochs
+            for epoch in result.epochs
         }
         folders = {epoch: place.folder for epoch, place in places.items()}
         last = places[result.epoch]
         target, run = last.root / "tables", last.checkpoints
-        paths = await asyncio.to_thread(merge, folders, result.timeline, target, run)
+        paths = await asyncio.to_thread(merge, folders, result, target, run)
         await _together(*(self._put_file(path.name, path) for path in paths))
 
     async def _put_artifacts(self, result: ExperimentResult) -> str:
@@ -186,9 +184,11 @@ def _json(value: Any) -> bytes:
 
 def _events(result: ExperimentResult) -> bytes:
     """Return the timeline as events, one JSON object a line, numbered without a gap."""
+    told = [{"event": "state", **asdict(moment)} for moment in result.timeline]
+    told += compensation_events(result)
+    told.sort(key=itemgetter("at"))
     rows = (
-        json.dumps({"seq": seq, "event": "state", **asdict(moment)}, ensure_ascii=False)
-        for seq, moment in enumerate(result.timeline, 1)
+        json.dumps({"seq": seq, **event}, ensure_ascii=False) for seq, event in enumerate(told, 1)
     )
     return "".join(f"{row}\n" for row in rows).encode()
 

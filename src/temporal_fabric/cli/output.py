@@ -107,6 +107,9 @@ def status_out(status: ExperimentStatus) -> None:
     for word in status.resolutions:
         click.secho("  answered  ", dim=True, nl=False)
         click.echo(_answered(word))
+    for done in status.compensations:
+        click.secho("  rollback  ", dim=True, nl=False)
+        click.echo(_undone(done))
     for attempt in status.attempts if len(status.attempts) > 1 else ():
         click.secho("  attempt   ", dim=True, nl=False)
         asked = f"  ({', '.join(attempt['changes'])})" if attempt.get("changes") else ""
@@ -124,6 +127,11 @@ def _answered(word: Mapping[str, Any]) -> str:
     return f"{word['at']}  {word['answer']} for epoch {word['epoch']}, says {word['by']}{note}"
 
 
+def _undone(done: Mapping[str, Any]) -> str:
+    tries = ", ".join(ended["reason"] or "ok" for ended in done["attempts"])
+    return f"{done['name']}: {'done' if done['ok'] else 'FAILED'} ({tries or 'not run'})"
+
+
 def result_out(result: ExperimentResult) -> None:
     """Print the result of an experiment that ended."""
     click.secho(result.state, fg=COLOURS.get(result.state), bold=True, nl=False)
@@ -133,6 +141,8 @@ def result_out(result: ExperimentResult) -> None:
     flow_out([asdict(attempt) for attempt in result.attempts])
     for word in result.resolutions:
         click.echo(f"  answered {_answered(asdict(word))}")
+    for done in result.compensations:
+        click.echo(f"  rollback {_undone(asdict(done))}")
     for output in result.outputs:
         click.echo(f"  output   {output.path}  {output.size} bytes  sha256:{output.sha256[:16]}")
     click.echo(f"  capsule  {result.capsule}")

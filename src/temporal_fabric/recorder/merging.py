@@ -12,10 +12,10 @@ from temporal_fabric.recorder.arrow import Table, arrow, compute, parquet
 from temporal_fabric.recorder.told import STATE, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from temporal_fabric.messages import Moment
+    from temporal_fabric.messages import ExperimentResult, Moment
 
 
 _TOLD = ("backend", "message")
@@ -23,13 +23,13 @@ _TOLD = ("backend", "message")
 
 
 def merge(
-    folders: Mapping[int, Path], timeline: Sequence[Moment], target: Path, run: Path | None = None
+    folders: Mapping[int, Path], result: ExperimentResult, target: Path, run: Path | None = None
 ) -> tuple[Path, Path]:
     """Write ``telemetry.parquet`` and ``events.parquet`` into a folder, again where they exist.
 
     Args:
         folders: The folder of each epoch.
-        timeline: The states of the run.
+        result: Has the states of the run, and its compensations.
         target: Where to write; made where it is missing.
         run: The folder of checkpoints. Where it is that of a certified flow, its rows with
             their own columns are the telemetry.
@@ -44,7 +44,8 @@ def merge(
     pq = parquet()
     target.mkdir(parents=True, exist_ok=True)
     metrics, story = target / "telemetry.parquet", target / "events.parquet"
-    said: list[dict[str, Any]] = [_state(moment) for moment in timeline]
+    said: list[dict[str, Any]] = [_state(moment) for moment in result.timeline]
+    said += [_plain(event) for event in compensation_events(result)]
     wanted = schema.telemetry()
     with pq.ParquetWriter(metrics, wanted, compression="zstd") as writer:
         for _, folder in sorted(folders.items()):
@@ -78,18 +79,33 @@ def _state(moment: Moment) -> dict[str, Any]:
     }
 
 
-def _events(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compensation_events(result: ExperimentResult) -> list[dict[str, Any]]:
+    """Return an event for each try of each compensation, in the order of the tries."""
     return [
         {
-            "epoch": event["epoch"],
-            "time": event["at"],
-            "event": event["event"],
-            "state": None,
-            "reason": None,
-            "detail": json.dumps(event["detail"]),
+            "event": "compensation",
+            "at": ended.ended_at,
+            "epoch": ended.epoch,
+            "detail": {"compensation": done.name, "ended": ended.reason or "ok"},
         }
-        for event in map(told, rows)
+        for done in result.compensations
+        for ended in done.attempts
     ]
+
+
+def _events(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [_plain(event) for event in map(told, rows)]
+
+
+def _plain(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "epoch": event["epoch"],
+        "time": event["at"],
+        "event": event["event"],
+        "state": None,
+        "reason": None,
+        "detail": json.dumps(event["detail"]),
+    }
 
 
 def _story(said: list[dict[str, Any]]) -> Table:

@@ -80,6 +80,10 @@ def _files(body: Body) -> Iterator[Contradiction]:
         yield from _repeated(body, (*path, "outputs"), "source_path", "the source path")
 
 
+def _rollback(body: Body) -> Iterator[Contradiction]:
+    yield from _repeated(body, ("rollback",), "name", "the name")
+
+
 def _steps(body: Body) -> Iterator[Contradiction]:
     yield from _repeated(body, ("payload", "lab", "steps"), "command_id", "the command id")
 
@@ -140,6 +144,7 @@ def _backends(body: Body) -> Iterator[Contradiction]:
 
 _CHECKS: tuple[Callable[[Body], Iterator[Contradiction]], ...] = (
     _files,
+    _rollback,
     _steps,
     _secrets,
     _resources,

@@ -37,6 +37,7 @@ from temporal_fabric.requests.payloads import (
     PythonPayload,
 )
 from temporal_fabric.requests.resources import Requirements
+from temporal_fabric.requests.rollback import Rollback
 from temporal_fabric.requests.settings import (
     Artifacts,
     Checkpoint,
@@ -176,6 +177,8 @@ class ExecutionRequest(Model):
     environment: Environment | None = None
     secrets: Secrets = ()
     notify: Notifications = ()
+    rollback: Rollback = ()
+    """Run after a failure or a cancellation, the last one first."""
     context: dict[str, JsonValue] = Field(default={})
     """Free fields for audit, kept in the manifest."""
     artifacts: Artifacts = Artifacts()
