@@ -80,9 +80,10 @@ class DockerJobs:
 
     def look(self, key: AttemptKey) -> tuple[JobStatus, Limit]:
         """Return the state of an attempt's job, and its limit; no effect."""
-        record, seen = self._record(key), self._inspect(key)
+        record = self._record(key)
+        seen, is_gone = self._seen(key, record)
         if seen is None or seen.started_at is None:
-            return (_without(record, seen), Limit(None, 0.0))
+            return (_without(record, is_gone=is_gone), Limit(None, 0.0))
         return (_status(seen, record), _limit(seen))
 
     def start(self, attempt: AttemptSpec) -> str:
@@ -115,6 +116,7 @@ class DockerJobs:
         record, seen = self._record(key), self._inspect(key)
         if seen is not None and seen.live:
             record.mark_ended_by(why)
+            record.mark_paused(paused=False)
             self._signal(seen, "SIGTERM")
             end = time.monotonic() + grace_s
             while (seen := self._still(key)) is not None and time.monotonic() < end:
@@ -199,11 +201,21 @@ class DockerJobs:
             )
         return seen
 
+    def _seen(self, key: AttemptKey, record: DockerRecord) -> tuple[Seen | None, bool]:
+        """Return the container, and whether one that was told to start is gone.
+
+        The note is written after a container is created and taken back before one is removed:
+        one that was there before and is there after the look is of a container that is gone.
+        """
+        before = record.started
+        seen = self._inspect(key)
+        return (seen, seen is None and bool(before) and record.started == before)
+
     def _found(self, key: AttemptKey, record: DockerRecord) -> str:
         """Return the id of a container that has started; remove one that has not."""
-        seen = self._inspect(key)
-        if seen is None and record.started:
-            raise PermanentBackendError(f"the attempt's container is gone [attempt={key}]")
+        seen, is_gone = self._seen(key, record)
+        if is_gone:
+            raise BackendUnknown(f"the attempt's container is gone [attempt={key}]")
         if seen is not None and seen.started_at is None:
             record.revoke()
             # Only now it is certain that it will not start; it may have done so a moment ago.
@@ -232,8 +244,10 @@ class DockerJobs:
                 return ""
             record.revoke()
             seen = self._inspect(attempt.key)
-            if seen is not None and seen.started_at is None:
-                record.mark_started("")
+            if seen is not None and seen.started_at is not None:
+                return seen.id
+            record.mark_started("")
+            if seen is not None:
                 self._engine.remove(seen.id)
             raise
         return container
@@ -322,11 +336,11 @@ def _limit(seen: Seen) -> Limit:
         raise BackendUnknown(f"a container's labels were changed [id={seen.id}]") from exc
 
 
-def _without(record: DockerRecord, seen: Seen | None) -> JobStatus:
+def _without(record: DockerRecord, *, is_gone: bool) -> JobStatus:
     """Return the state of an attempt without a container that ever ran."""
     if end := record.end:
         return replace(JobStatus(**end), phase=Phase(end["phase"]))
-    if record.started and seen is None:
+    if is_gone:
         text = "its container is gone, and nobody knows how it ended"
         return JobStatus(Phase.LOST, reason=Reason.LOST, message=text)
     return _FORBIDDEN if record.forbidden else JobStatus(Phase.ABSENT)

@@ -13,9 +13,16 @@ import pytest_asyncio
 from temporal_fabric.adapters.contract import JobHandle, Phase
 from temporal_fabric.adapters.docker_calls import Engine
 from temporal_fabric.adapters.docker_options import read_options
-from temporal_fabric.errors import BackendUnknown, PermanentBackendError, RequestRejected
+from temporal_fabric.adapters.docker_records import DockerRecord
+from temporal_fabric.errors import (
+    BackendUnknown,
+    PermanentBackendError,
+    RequestRejected,
+    TransientBackendError,
+)
+from temporal_fabric.testing.bench import Fault
 from temporal_fabric.testing.conformance_starting import began, ended
-from temporal_fabric.testing.docker_daemon import IMAGE
+from temporal_fabric.testing.docker_daemon import IMAGE, DockerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +146,31 @@ async def test_a_prohibition_survives_engine_and_worker(
 
     with pytest.raises(PermanentBackendError, match="terminated"):
         await bench.adapter().submit(attempt)
+    assert bench.effects(key, "start") == 1
+
+
+async def test_a_start_that_comes_late_starts_nothing(
+    docker_start_bench: DockerBench, docker: DockerDaemon
+) -> None:
+    """A container that was never seen to run cannot start once its attempt was given to another."""
+    bench, key = docker_start_bench, docker_start_bench.key()
+    attempt = bench.attempt(key, "report('start'); time.sleep(1)")
+    lost = await bench.faulty("submit", Fault.LOST_REQUEST)
+    with pytest.raises(TransientBackendError):
+        await lost.submit(attempt)
+    wanted = f"label=temporal-fabric.attempt={key}"
+    first = docker.client("ps", "--all", "--quiet", "--filter", wanted).strip()
+    assert (await bench.adapter().find(key)).phase is Phase.ABSENT
+    DockerRecord.of(bench.folder / "docker" / "docker", key).revoke()
+    with pytest.raises(DockerUnavailable, match="bind source path does not exist"):
+        docker.client("start", first)
+    await bench.adapter().submit(attempt)
+    status = await ended(bench.adapter(), key)
+    second = docker.client("ps", "--all", "--quiet", "--filter", wanted).strip()
+    await bench.settle()
+
+    assert status.exit_code == 0
+    assert first != second
     assert bench.effects(key, "start") == 1
 
 
