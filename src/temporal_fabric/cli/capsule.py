@@ -1,4 +1,4 @@
-"""``capsule ls|show|verify|query|report``: sealed capsules, without a server."""
+"""``capsule ls|show|verify|query|report|diff``: sealed capsules, without a server."""
 
 from __future__ import annotations
 
@@ -143,6 +143,42 @@ def report(shared: Context, experiment: str, to: Path | None, *, shown: bool) ->
         click.echo(str(target))
     if shown and click.launch(target.as_uri()):
         say("no browser could be started", colour="yellow")
+
+
+@capsule.command(
+    epilog="""
+\b
+Examples:
+  temporal-fabric capsule diff train-7 train-8
+  temporal-fabric capsule diff train-7 last -o json
+"""
+)
+@click.argument("first")
+@click.argument("second")
+@common
+def diff(shared: Context, first: str, second: str) -> None:
+    """Show what differs between two capsules: request, result, outputs and logs.
+
+    FIRST and SECOND are experiments (an id, tenant/id or last), URIs or folders. The exit code
+    is 1 where something differs, and 0 where nothing does.
+    """
+    from temporal_fabric.capsule.differing import differences  # noqa: PLC0415
+
+    settings = shared.settings()
+    found = differences(_find(settings, first), _find(settings, second))
+    if shared.json:
+        json_out([asdict(one) for one in found])
+    elif found:
+        rows = [(one.what, one.path, _cell(one.first), _cell(one.second)) for one in found]
+        table("", ("what", "where", first, second), rows)
+    else:
+        click.echo("the same request, result, outputs and logs")
+    if found:
+        raise click.exceptions.Exit(EXIT_DIFFERS)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def _page(found: Capsule) -> str:
