@@ -86,17 +86,16 @@ async def test_a_command_that_may_have_been_sent_is_settled_by_a_person(
 
 
 async def test_a_device_that_was_restarted_is_not_asked_to_move_again(
-    lab: tuple[FabricEnvironment, Fabric], device: Device
+    lab: tuple[FabricEnvironment, Fabric], device: Device, points: FailPoints
 ) -> None:
     """A device that has forgotten what it performed is no proof: HELD, until somebody gives up."""
     env, fabric = lab
-    before = len(device.moved())
+    points.arm(FailPoint.LAB_RECORDED)
     handle = await fabric.submit(body("restarted"))
-    async with asyncio.timeout(30):
-        while len(device.moved()) < before + 2:
-            await asyncio.sleep(0.02)
+    await points.reached(FailPoint.LAB_RECORDED)
     device.kill()
     device.start()
+    points.let_go(FailPoint.LAB_RECORDED)
     question = await _held(handle)
     stood = device.moved()
     answered = env.cli("resolve", handle.id, "--as", "abort", "--by", "ada")
