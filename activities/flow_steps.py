@@ -156,7 +156,6 @@ class _Run:
         Raises:
             StaleEpoch: it was revoked, because the backend was silent, or is not the newest.
         """
-        reach(FailPoint.ATTEMPT_TAKEN)
         _, how = await asyncio.gather(
             self.fence(), self._record.claim_start(self._run.attempt.epoch, STARTED)
         )
@@ -194,7 +193,6 @@ class _Run:
     async def finish(self, asked: FlowEnd) -> AttemptResult:
         """Leave the result, and collect it."""
         attempt, place = self._run.attempt, self._place
-        reach(FailPoint.ATTEMPT_ENDED)
         collecting = now()
         more = {"outcome": asked.outcome, "events": asked.events, "output": str(place.output)}
         found = await self.ask("finish", asdict(asked.standing) | more)
@@ -218,7 +216,6 @@ class _Run:
         ended = await self._collected(ended)
         await self._record.commit(attempt.epoch)
         self._desk.capacity(attempt.backend).release(self._run.workflow_id)
-        reach(FailPoint.ATTEMPT_COLLECTED)
         return ended
 
     async def _collected(self, ended: AttemptResult) -> AttemptResult:
