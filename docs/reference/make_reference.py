@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from temporal_fabric.cli.app import cli
+from temporal_fabric.flows.spec import FlowSpec
 from temporal_fabric.glossary import Entry, look_up
 from temporal_fabric.reasons import REASONS
 from temporal_fabric.recorder import schema as columns
@@ -66,6 +67,43 @@ _SECTIONS = (
     ("Compensation", "rollback[]"),
 )
 
+_FLOW = (
+    ("FlowSpec", "the specification"),
+    ("Slot", "state.NAME"),
+    ("InvariantSpec", "state.NAME.invariants.NAME"),
+    ("Values", "data.NAME with type: values"),
+    ("Constant", "data.NAME with type: constant"),
+    ("Normal", "data.NAME with type: normal"),
+    ("File", "data.NAME with type: file"),
+    ("Observed", "data.NAME with type: observed"),
+    ("IdentityOperator", "operators.NAME with type: identity"),
+    ("DenseOperator", "operators.NAME with type: dense"),
+    ("MaskOperator", "operators.NAME with type: mask"),
+    ("ConvolutionOperator", "operators.NAME: convolutions"),
+    ("GradientOperator", "operators.NAME with type: gradient"),
+    ("SumOperator", "operators.NAME with type: sum"),
+    ("CompositionOperator", "operators.NAME with type: composition"),
+    ("OwnOperatorSpec", "operators.NAME with type: own"),
+    ("SmoothSpec", "terms[]: smooth"),
+    ("QuadraticFormSpec", "terms[] with type: quadratic_form"),
+    ("L1Spec", "terms[] with type: l1 or l0"),
+    ("WaveletL1Spec", "terms[] with type: wavelet_l1"),
+    ("GroupSpec", "terms[] with type: group_l1"),
+    ("TreeSpec", "terms[] with type: tree"),
+    ("TvSpec", "terms[] with type: tv"),
+    ("ConstraintSpec", "terms[]: constraints"),
+    ("LensSpec", "terms[].lens and lens.candidates[]"),
+    ("PhysicsSpec", "physics.NAME"),
+    ("HoldoutSpec", "holdout.NAME"),
+    ("LensPolicy", "lens"),
+    ("FlowPolicy", "flow"),
+    ("MultiscaleSchedule", "multiscale"),
+    ("SparsityPolicy", "sparsity"),
+    ("GapDial", "gap_dial"),
+    ("CertificationProfile", "certification"),
+    ("Budget", "budget"),
+)
+
 
 def states() -> str:
     """Return the table of states."""
@@ -114,6 +152,17 @@ def fields() -> str:
     return "\n".join(parts)
 
 
+def flow_fields() -> str:
+    """Return a table of fields for each part of a flow's specification."""
+    schema = FlowSpec.model_json_schema()
+    parts = [(title, schema["$defs"].get(name, schema)) for name, title in _FLOW]
+    text = "\n".join(_fields(title, model, model.get("description", "")) for title, model in parts)
+    # Classes of Python say nothing to who writes YAML.
+    models = re.compile(rf"\| (?:{'|'.join(schema['$defs'])})(?: or null)? \|")
+    text = models.sub("| mapping |", text).replace(" or null |", " |")
+    return text.replace("list of resource", "list of terms").replace("list of LensSpec", "list")
+
+
 def tables() -> str:
     """Return the columns of every Parquet file we write, from their schemas."""
     files = {
@@ -145,6 +194,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "each_reason": each_reason,
     "commands": commands,
     "fields": fields,
+    "flow_fields": flow_fields,
     "tables": tables,
 }
 
@@ -213,13 +263,14 @@ def _command(name: str, command: click.Command) -> str:
     return f"## {name}\n\n```text\n{text}\n```\n"
 
 
-def _fields(title: str, model: Mapping[str, Any]) -> str:
+def _fields(title: str, model: Mapping[str, Any], what: str = "") -> str:
     required = set(model.get("required", ()))
     rows = [
         (f"`{name}`", _type(field), _default(name, field, required), _meaning(field))
         for name, field in model["properties"].items()
     ]
-    return f"### {title}\n\n{_table(('field', 'type', 'default', 'meaning'), rows)}\n"
+    said = f"{_prose(what)}\n\n" if what else ""
+    return f"### {title}\n\n{said}{_table(('field', 'type', 'default', 'meaning'), rows)}\n"
 
 
 def _type(field: Mapping[str, Any]) -> str:

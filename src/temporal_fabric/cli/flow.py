@@ -233,7 +233,7 @@ def _say_result(result: RunResult) -> None:
     energy = "" if result.energy is None else f"  E {result.energy:.10g}"
     click.echo(f"  iteration {result.iteration}{energy}")
     for slot, one in result.psnr.items():
-        if {"start", "result"} <= set(one):
+        if result.iteration and {"start", "result"} <= set(one):
             click.echo(f"  PSNR      {one['start']:.2f} -> {one['result']:.2f} dB  ({slot})")
     if result.sha256:
         click.echo(f"  state     sha256:{result.sha256[:16]}")

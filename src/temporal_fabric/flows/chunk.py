@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from temporal_fabric.flows.observables import Observables
 from temporal_fabric.flows.schemes.contract import Carry, Check, Problem, Scheme
@@ -83,18 +84,40 @@ def run_chunks(jobs: Sequence[Job], *, iterations: int, sample_every: int = 1) -
     """
     # Few sizes are compiled: the last job fills up to a power of two, and what it adds is dropped.
     filled = [*jobs, *[jobs[-1]] * ((1 << (len(jobs) - 1).bit_length()) - len(jobs))]
-    parts = [(one.problem, one.observables, one.carry) for one in filled]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+    tree = jax.tree.structure((filled[0].problem, filled[0].observables))
+    columns = list(
+        zip(*(jax.tree.leaves((one.problem, one.observables)) for one in filled), strict=True)
+    )
+    # What all have in common, as a kernel, stays one array: products with it stay products.
+    shared = tuple(all(np.array_equal(one, column[0]) for one in column) for column in columns)
+    leaves = tuple(
+        column[0] if same else jnp.stack(column)
+        for column, same in zip(columns, shared, strict=True)
+    )
+    begun = jax.tree.map(lambda *parts: jnp.stack(parts), *(one.carry for one in filled))
     counts = iterations // sample_every, sample_every
     with jax.numpy_dtype_promotion("strict"):
-        carries, rows = _batched(jobs[0].scheme, counts, *stacked)
+        carries, rows = _batched(jobs[0].scheme, counts, (tree, shared), leaves, begun)
     each = [jax.tree.map(operator.itemgetter(n), (carries, rows)) for n in range(len(jobs))]
     return [_chunk(carry, row) for carry, row in each]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _batched(scheme: Scheme, counts: tuple[int, int], *stacked: Any) -> Any:
-    return jax.vmap(partial(_scanned, scheme, counts))(*stacked)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _batched(
+    scheme: Scheme,
+    counts: tuple[int, int],
+    form: tuple[Any, tuple[bool, ...]],
+    leaves: tuple[Array, ...],
+    carries: Carry,
+) -> Any:
+    tree, shared = form
+
+    def one(own: tuple[Array, ...], carry: Carry) -> Any:
+        problem, observables = jax.tree.unflatten(tree, own)
+        return _scanned(scheme, counts, problem, observables, carry)
+
+    axes = tuple(None if same else 0 for same in shared)
+    return jax.vmap(one, in_axes=(axes, 0))(leaves, carries)
 
 
 def run_chunk(

@@ -56,6 +56,10 @@ def gaussian_taps(sigma: float, radius: int | None = None) -> F64:
     return taps / float(taps.sum())
 
 
+_BLOCK = 32
+"""Samples of one small product; at least as many as two reaches of its kernel."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FourierConvolution:
@@ -207,16 +211,39 @@ def _circular(
 
 
 def _convolve(x: Array, taps: Array, axis: int, boundary: Boundary) -> Array:
-    reach = taps.shape[0] // 2
-    n = x.shape[axis]
+    reach, n = taps.shape[0] // 2, x.shape[axis]
     widths = [(0, 0)] * x.ndim
     widths[axis] = (reach, reach)
     padded = jnp.pad(x, widths, mode=BOUNDARIES[boundary])
+    if 0 < 2 * reach <= _BLOCK and n % _BLOCK == 0 and n > _BLOCK:
+        return _by_blocks(padded, taps, axis, n)
     total = jnp.zeros_like(x)
     for k in range(taps.shape[0]):
         start = 2 * reach - k
         total += taps[k] * jax.lax.slice_in_dim(padded, start, start + n, axis=axis)
     return total
+
+
+def _by_blocks(padded: Array, taps: Array, axis: int, n: int) -> Array:
+    """Return the convolution as a product of windows with one small band matrix.
+
+    A sum of shifted slices is fused by XLA with what made its input, which is then made once
+    for every tap. A product takes its input as it is.
+    """
+    width = taps.shape[0] - 1
+    moved = jnp.moveaxis(padded, axis, -1)
+    lead = moved.shape[:-1]
+    own = moved[..., :n].reshape(*lead, n // _BLOCK, _BLOCK)
+    # The last window ends with the padding; the others end within the next block.
+    after = moved[..., _BLOCK : n + width]
+    after = jnp.pad(after, [(0, 0)] * len(lead) + [(0, _BLOCK - width)])
+    after = after.reshape(*lead, n // _BLOCK, _BLOCK)[..., :width]
+    windows = jnp.concatenate([own, after], -1)
+    # Entry (i, j) is the tap that sample i of a window has in result j.
+    at = width - (np.arange(_BLOCK + width)[:, None] - np.arange(_BLOCK))
+    inside = (at >= 0) & (at <= width)
+    band = jnp.where(inside, taps[np.clip(at, 0, width)], jnp.zeros((), taps.dtype))
+    return jnp.moveaxis((windows @ band).reshape(*lead, n), -1, axis)
 
 
 def _axis_matrix(taps: F64, n: int, boundary: Boundary) -> F64:

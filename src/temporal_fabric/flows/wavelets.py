@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -180,7 +180,7 @@ def _analysis(x: Array, name: str) -> Array:
     if overlap:
         ahead = jnp.roll(blocks[..., :overlap], -1, -2)
         blocks = jnp.concatenate([blocks, ahead], -1)
-    both = blocks @ jnp.asarray(_window(name, block), x.dtype)
+    both = blocks @ _whole(_window(name, block), x.dtype)
     half = (*x.shape[:-1], n // 2)
     parts = [both[..., : block // 2].reshape(half), both[..., block // 2 :].reshape(half)]
     return jnp.concatenate(parts, -1)
@@ -194,12 +194,22 @@ def _synthesis(u: Array, name: str) -> Array:
         return u @ jnp.asarray(level_matrix(name, n), u.dtype)
     half = (*u.shape[:-1], n // block, block // 2)
     parts = [u[..., : n // 2].reshape(half), u[..., n // 2 :].reshape(half)]
-    windows = jnp.concatenate(parts, -1) @ jnp.asarray(_window(name, block).T, u.dtype)
+    windows = jnp.concatenate(parts, -1) @ _whole(_window(name, block).T, u.dtype)
     blocks = windows[..., :block]
     if overlap:
         behind = jnp.roll(windows[..., block:], 1, -2)
         blocks = blocks.at[..., :overlap].add(behind)
     return blocks.reshape(u.shape)
+
+
+def _whole(matrix: F64, dtype: Any) -> Array:
+    """Return a matrix that XLA takes as it is.
+
+    The product of joined parts with a constant is otherwise split into one product for each part,
+    and their sum is made anew by every reader.
+    """
+    kept: Array = jax.lax.optimization_barrier(jnp.asarray(matrix, dtype))
+    return kept
 
 
 @lru_cache
@@ -231,5 +241,5 @@ def _haar_synthesis(u: Array, levels: int) -> Array:
         width = band.stop - band.start
         at = band.start * count
         parts.append(u[at : at + width * count].reshape(count, width))
-    blocks = jnp.concatenate(parts, 1) @ jnp.asarray(_haar_matrix(levels), u.dtype)
+    blocks = jnp.concatenate(parts, 1) @ _whole(_haar_matrix(levels), u.dtype)
     return blocks.reshape(-1)
