@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric import durable, python_runner
 from temporal_fabric.adapters.archives import TooLarge, pack, unpack
 from temporal_fabric.adapters.kubernetes_api import Conflict, NotFound
+from temporal_fabric.adapters.kubernetes_commands import FOLDER
 from temporal_fabric.adapters.kubernetes_exec import Command, CommandFailed
 from temporal_fabric.adapters.kubernetes_job import KEEPER, PAYLOAD, STAGE
 from temporal_fabric.adapters.kubernetes_keeper import PACK, PAUSE, RELEASE, RESUME, STOP, UNPACK
@@ -61,6 +62,10 @@ class Carrying:
     def timed_out(self) -> bool:
         """Whether the keeper has ended the payload for its wall limit."""
         return (self._folder / _CARRIED / "timeout").exists()
+
+    def command(self, name: str) -> Path:
+        """Return where a command's folder lies once all is here."""
+        return self._folder / _CARRIED / FOLDER / name
 
     def stage(self, pod: str, uid: str) -> None:
         """Bring the pod what was staged for it, once; the payload begins then.

@@ -12,7 +12,7 @@ from temporal_fabric.adapters.archives import TooLarge
 from temporal_fabric.adapters.contract import JobStatus, Phase
 from temporal_fabric.adapters.kubernetes_carrying import Carrying
 from temporal_fabric.adapters.kubernetes_job import FACTS, KEEPER, PAYLOAD
-from temporal_fabric.adapters.kubernetes_objects import annotation, container_state
+from temporal_fabric.adapters.kubernetes_objects import annotation, container_state, part, parts
 from temporal_fabric.errors import TransientBackendError
 from temporal_fabric.states import Reason
 
@@ -62,6 +62,7 @@ class Ending:
         """Return an end as it is after what one pod wrote was carried over."""
         name, ended = pod["metadata"]["name"], container_state(pod, PAYLOAD).get("terminated")
         if ended and "running" in container_state(pod, KEEPER):
+            self._note_image(pod)
             facts = json.loads(annotation(job, FACTS) or "{}")
             limit = facts.get("output_bytes")
             try:
@@ -80,6 +81,13 @@ class Ending:
             text = "it ended well, but its keeper has gone, and with it what the payload wrote"
             return replace(status, phase=Phase.LOST, reason=Reason.LOST, message=text)
         return status
+
+    def _note_image(self, pod: dict[str, Any]) -> None:
+        """Write down which image it was, by its digest: a tag may mean another one tomorrow."""
+        for found in parts(part(pod, "status"), "containerStatuses"):
+            if found.get("name") == PAYLOAD:
+                text = f"image {found.get('image')}\nid {found.get('imageID')}\n"
+                (self._place.folder / "environment.txt").write_text(text)
 
     def save(self, pods: list[dict[str, Any]]) -> None:
         """Carry over what a stopped payload wrote, as far as its pod still allows it."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
+from temporal_fabric.adapters.kubernetes_objects import part, parts
 from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.shapes import is_table
 
@@ -27,7 +28,15 @@ _SAID = 2048
 
 
 class CommandFailed(Exception):
-    """The command ended with another code than 0; the message has what it said."""
+    """The command ended with another code than 0; the message has what it said.
+
+    Attributes:
+        code: Its exit code, where it was started at all.
+    """
+
+    def __init__(self, message: str, code: int | None) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class Command:
@@ -114,7 +123,15 @@ class Command:
         if not is_table(said) or said.get("status") != "Success":
             words = bytes(self._said).decode(errors="replace").strip()
             reason = said.get("message") if is_table(said) else said
-            raise CommandFailed(f"{words or reason} [doing={self._doing}]")
+            raise CommandFailed(f"{words or reason} [doing={self._doing}]", _code(said))
+
+
+def _code(said: Any) -> int | None:
+    """Return the exit code that the end of a command tells."""
+    for cause in parts(part(said, "details"), "causes") if is_table(said) else ():
+        if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdecimal():
+            return int(cause["message"])
+    return None
 
 
 def _connect(api: KubernetesApi, url: str, limit_s: float) -> Any:

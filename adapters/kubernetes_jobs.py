@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, JobStatus
+    from temporal_fabric.adapters.contract import (
+        AttemptKey,
+        AttemptSpec,
+        CommandPiece,
+        JobStatus,
+    )
     from temporal_fabric.config import BackendConfig, Settings
     from temporal_fabric.requests.models import ExecutionRequest
 
@@ -42,6 +47,7 @@ _NO_IMAGE = (
 )
 _FIRST_PAUSE_S = 0.1
 _SLOWER = 1.5
+_COMMAND_PAUSE_S = 0.3
 _CHUNK = 64 * 1024
 
 
@@ -126,6 +132,30 @@ class KubernetesJobsAdapter:
     async def resume(self, key: AttemptKey) -> JobStatus:
         """See `Pausing.resume`."""
         return await self._asking(self._work(key).resume)
+
+    async def execute(
+        self, key: AttemptKey, command: str, argv: tuple[str, ...], withheld: frozenset[str]
+    ) -> None:
+        """See `Executing.execute`."""
+        work = self._work(key)
+        await self._asking(lambda: work.commands().start(command, argv, withheld))
+
+    async def fetch(
+        self, key: AttemptKey, command: str, offsets: tuple[int, int], limit_s: float
+    ) -> CommandPiece:
+        """See `Executing.fetch`."""
+        work, until = self._work(key), time.monotonic() + limit_s
+        while True:
+            piece = await self._asking(lambda: work.command_piece(command, offsets))
+            left = until - time.monotonic()
+            if piece.stdout or piece.stderr or piece.ended or left <= 0:
+                return piece
+            await asyncio.sleep(min(_COMMAND_PAUSE_S, left))
+
+    async def end(self, key: AttemptKey, command: str) -> None:
+        """See `Executing.end`."""
+        work = self._work(key)
+        await self._asking(lambda: work.end_command(command))
 
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric import durable
 from temporal_fabric.adapters.contract import JobHandle, JobStatus, Phase
 from temporal_fabric.adapters.kubernetes_carrying import write_brought, write_source
+from temporal_fabric.adapters.kubernetes_commands import PodCommands, left_behind
 from temporal_fabric.adapters.kubernetes_ending import Ending
 from temporal_fabric.adapters.kubernetes_job import (
     FACTS,
+    KEEPER,
     PAUSED,
     STAGE,
     brings,
@@ -31,11 +33,11 @@ from temporal_fabric.adapters.kubernetes_objects import (
 from temporal_fabric.adapters.kubernetes_record import JobRecord, standing
 from temporal_fabric.adapters.kubernetes_states import as_record, stuck
 from temporal_fabric.adapters.kubernetes_stopping import Stopping
-from temporal_fabric.errors import TransientBackendError
+from temporal_fabric.errors import PermanentBackendError, TransientBackendError
 from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
-    from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
+    from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, CommandPiece
     from temporal_fabric.adapters.kubernetes_api import KubernetesApi
     from temporal_fabric.adapters.kubernetes_options import KubernetesOptions
     from temporal_fabric.workplace import Workplace
@@ -164,6 +166,32 @@ class JobWork:
         for pod, carrying in self._ending.members(pods):
             carrying.resume(pod["metadata"]["name"])
         return self._marked(job, pods, {"before": standing(job)["paused_s"]})
+
+    def commands(self) -> PodCommands:
+        """Return the commands of the pod whose payload runs; of a gang, of its first member.
+
+        Raises:
+            PermanentBackendError: the payload has ended, or stands still.
+        """
+        job, pods = self._running()
+        if job is None:
+            raise PermanentBackendError(f"the payload has ended [job={self._record.name}]")
+        if standing(job)["paused"]:
+            raise PermanentBackendError(f"the payload stands still [job={self._record.name}]")
+        return PodCommands(self._api, pods[0]["metadata"]["name"])
+
+    def command_piece(self, name: str, offsets: tuple[int, int]) -> CommandPiece:
+        """See `Executing.fetch`; returns what is new now."""
+        pods = self._record.pods()
+        if self._ending.carrying().carried or not pods:
+            return left_behind(self._ending.carrying().command(name), offsets)
+        return PodCommands(self._api, pods[0]["metadata"]["name"]).fetch(name, offsets)
+
+    def end_command(self, name: str) -> None:
+        """See `Executing.end`; with its pod it has ended already."""
+        for pod in self._record.pods()[:1]:
+            if "running" in container_state(pod, KEEPER):
+                PodCommands(self._api, pod["metadata"]["name"]).end(name)
 
     def _running(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """Return a Job whose payload has begun and not ended, with its pods; else none.

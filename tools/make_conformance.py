@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from temporal_fabric.adapters.experimental import FOLDER
 from temporal_fabric.testing.conformance import conform
+from temporal_fabric.testing.debian_image import NAME as IMAGE
 from temporal_fabric.testing.docker_bench import DockerBench
 from temporal_fabric.testing.docker_daemon import DockerDaemon
+from temporal_fabric.testing.kubernetes_bench import KubernetesBench
 from temporal_fabric.testing.local_bench import LocalBench
 from temporal_fabric.testing.sila_bench import SilaBench
 
@@ -48,7 +50,20 @@ def _sila(folder: Path) -> Generator[Bench]:
     yield SilaBench(folder)
 
 
-BENCHES = {"docker": _docker, "local": _local, "sila": _sila}
+@contextmanager
+def _kubernetes(folder: Path) -> Generator[Bench]:
+    sys.path.insert(0, str(ADAPTERS.parent))
+    from tests.backends.kubernetes_cluster import HOST_IP, KubernetesCluster  # noqa: PLC0415
+
+    cluster = KubernetesCluster()
+    try:
+        cluster.start()
+        yield KubernetesBench(folder, cluster, IMAGE, HOST_IP)
+    finally:
+        cluster.stop()
+
+
+BENCHES = {"docker": _docker, "kubernetes": _kubernetes, "local": _local, "sila": _sila}
 
 
 async def _report(kind: str) -> bool:

@@ -87,7 +87,8 @@ class KubernetesCluster:
         server = server or _API
         name = user if server == _API else f"{user}-{server.rpartition(':')[2]}"
         path = _FOLDER / f"{name}.kubeconfig"
-        path.write_text(files.kubeconfig(server, self.authority, self._tokens[user]))
+        if not path.exists():
+            path.write_text(files.kubeconfig(server, self.authority, self._tokens[user]))
         return path
 
     @property

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +22,12 @@ from tests.backends.kubernetes_cluster import HOST_IP, NODE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
     from tests.backends.kubernetes_cluster import KubernetesCluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+_EXAMPLES = Path(__file__).parents[2] / "examples"
 _REPORT = """
 import json, os, socket
 def report(event):
@@ -52,6 +55,7 @@ async def lab(kubernetes: KubernetesCluster) -> AsyncIterator[FabricEnvironment]
     options["node_labels"] = {"host": "kubernetes.io/hostname"}
     rows = "\n".join(f"{name} = {_toml(value)}" for name, value in options.items())
     config = f'[backends.cluster]\nkind = "kubernetes"\n\n[backends.cluster.options]\n{rows}\n'
+    config += '[backends.local]\nkind = "local"\n'
     async with FabricEnvironment.fresh(config=config) as found:
         yield found
 
@@ -64,7 +68,7 @@ def _toml(value: Any) -> str:
 
 def _submit(lab: FabricEnvironment, folder: Path, body: dict[str, Any]) -> str:
     path = folder / f"{body['id']}.json"
-    path.write_text(json.dumps(body))
+    path.write_text(json.dumps({"backends": ["cluster"], **body}))
     done = lab.cli("submit", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     return str(body["id"])
@@ -160,13 +164,65 @@ async def test_what_cannot_run_is_refused_or_told(
     body = {"id": "k-nowhere", "payload": _process(evidence, "pass")}
     body["requirements"] = {"constraints": ["host == 'another'"]}
     path = tmp_path / "nowhere.json"
-    path.write_text(json.dumps(body))
+    path.write_text(json.dumps({"backends": ["cluster"], **body}))
     refused = lab.cli("submit", str(path))
     assert refused.returncode == 2
     assert f"they have: {NODE}" in refused.stdout + refused.stderr
     body = {"id": "k-here", "payload": _process(evidence, "pass")}
     body["requirements"] = {"constraints": [f"host in ['{NODE}']"]}
     assert _result(lab, _submit(lab, tmp_path, body))["returned"] == 0
+
+
+async def test_the_portable_example_gives_the_same(lab: FabricEnvironment, tmp_path: Path) -> None:
+    """The portable example gives the same outputs and telemetry here and as a process."""
+    given = tmp_path / "measurements.bin"
+    subprocess.run([sys.executable, _EXAMPLES / "portable/make_input.py", given], check=True)
+    uri = f"payload.process.inputs.0.source_uri={given.as_uri()}"
+    told: list[Any] = []
+    for backend in ("local", "cluster"):
+        name = f"portable-{backend}"
+        asked = ["--backend", backend, "--set", f"id={name}", "--set", uri]
+        done = lab.cli("submit", str(_EXAMPLES / "portable.yaml"), *asked)
+        assert done.returncode == 0, done.stderr
+        assert _result(lab, name)["returned"] == 0
+        result = json.loads(lab.cli("result", name, "-o", "json").stdout)
+        assert result["backend"].startswith(f"{backend}@")
+        rows = "SELECT step, name, value FROM telemetry ORDER BY step, name"
+        metrics = lab.cli("capsule", "query", rows, name, "-o", "json").stdout
+        told.append(({row["path"]: row["sha256"] for row in result["outputs"]}, metrics))
+    assert told[0] == told[1]
+    assert set(told[0][0]) == {"blocks.csv", "summary.json"}
+    assert json.loads(told[0][1])
+
+
+async def test_a_gang_is_one_job(
+    lab: FabricEnvironment, evidence: EvidenceLedger, tmp_path: Path
+) -> None:
+    """Members begin together, each with its number, and the job ends badly as soon as one does."""
+    code = """
+import time
+rank = os.environ['JOB_COMPLETION_INDEX']
+report('rank ' + rank)
+if rank == '1' and os.environ['FABRIC_REQUEST_ID'] == 'k-gang-bad':
+    raise SystemExit(5)
+time.sleep(2 if os.environ['FABRIC_REQUEST_ID'] == 'k-gang' else 120)
+"""
+    for name, returned in (("k-gang", 0), ("k-gang-bad", 100)):
+        body = {"id": name, "payload": _process(evidence, code)}
+        body["requirements"] = {"resources": {"nodes": 2}}
+        found = _result(lab, _submit(lab, tmp_path, body))
+        assert found["returned"] == returned, found
+        for rank in range(2):
+            assert len(evidence.lines(id=name, event=f"rank {rank}")) == 1
+
+
+async def test_an_image_that_is_not_there_is_told(lab: FabricEnvironment, tmp_path: Path) -> None:
+    """A pod that waits says why as it waits; an image that nobody has ends the attempt."""
+    container = {"image": "nowhere.example/none:1", "network": "outbound"}
+    body = {"id": "k-image", "payload": {"container": container}}
+    found = _result(lab, _submit(lab, tmp_path, body))
+    assert (found["returned"], found["reason"]) == (100, "SETUP"), found
+    assert "ErrImageNeverPull" in lab.cli("result", "k-image", "-o", "json").stdout
 
 
 async def test_a_killed_worker_leaves_the_job_running(
