@@ -37,6 +37,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KILLS_THE_WORKER = "docs/how-to/survive-a-restart.md"
 ON_DOCKER = "docs/how-to/docker.md"
+ON_SLURM = "docs/how-to/slurm.md"
+"""Run on a site, by the tests of that backend."""
+
 OWN_WORKER = {"docs/how-to/take-a-machine-out-of-service.md"}
 """Pages that would let the others wait."""
 
@@ -92,7 +95,7 @@ def _runs(page: Path) -> bool:
     return any(fence.script and fence.language in {"sh", "python"} for fence in fences(page))
 
 
-ALONE = {KILLS_THE_WORKER, ON_DOCKER}
+ALONE = {KILLS_THE_WORKER, ON_DOCKER, ON_SLURM}
 ON_SHARED_WORKER = [page for page in PAGES if _runs(page) and _name(page) not in ALONE]
 
 

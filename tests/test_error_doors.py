@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +13,11 @@ from temporalio.exceptions import ApplicationError
 from temporal_fabric import names
 from temporal_fabric.cli.app import main
 from temporal_fabric.requests import CODES
+from tests.bodies import shell
 from tests.requests.test_request_codes import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from temporal_fabric.client import Fabric
     from temporal_fabric.testing.environment import FabricEnvironment
@@ -57,12 +58,33 @@ def _first(form: Callable[[Any], Any]) -> dict[str, Any]:
 
 FILES, VALUES = _first(_file), _first(_value)
 NEEDED = {code for code, entry in CODES.items() if entry.admission}
+ELSEWHERE = {
+    "E_TENANT": "test_tenants.py",
+    "E_QUOTA": "test_tenants.py",
+    "E_RATE": "test_tenants.py",
+    "E_HOSTKEY": "slurm/test_slurm_experiments.py",
+    "E_DATA": "artifacts/test_travel.py",
+    "E_NO_BACKEND": "test_error_doors.py",
+}
+"""Codes that need more than a request: where both doors are tried for them."""
+
+ONE_DOOR = {"E_AUTH": "test_access.py"}
+"""A server that refuses the caller refuses the start itself: there is no run that could fail."""
 
 
 def test_every_code_of_admission_is_tried() -> None:
     """No code that a request alone can raise is left out."""
     assert set(FILES) >= NEEDED
     assert set(VALUES) >= NEEDED
+
+
+def test_every_other_code_is_tried_elsewhere() -> None:
+    """No code of the contract is without a test of every door that it can come through."""
+    folder = Path(__file__).parent
+    others = ELSEWHERE | ONE_DOOR
+
+    assert set(others) == set(CODES) - NEEDED
+    assert [c for c, name in others.items() if c not in (folder / name).read_text()] == []
 
 
 @pytest.mark.parametrize("code", sorted(FILES))
@@ -90,22 +112,29 @@ async def test_a_direct_start_fails_with_the_code(fabric: Fabric, code: str) -> 
     """The run fails at once, not retryable, its type an error code and its details all of them."""
     workflow_id = names.workflow_id("default", f"code-{code.lower().replace('_', '-')}")
 
+    assert code in await _direct(fabric, VALUES[code], workflow_id)
+
+
+async def _direct(fabric: Fabric, body: Any, workflow_id: str) -> list[str]:
+    """Start a run that is refused; return the codes of all its problems."""
     handle = await fabric.client.start_workflow(
-        names.WORKFLOW_EXPERIMENT, VALUES[code], id=workflow_id, task_queue=names.QUEUE
+        names.WORKFLOW_EXPERIMENT, body, id=workflow_id, task_queue=names.QUEUE
     )
     with pytest.raises(WorkflowFailureError) as caught:
         await handle.result()
-
     cause = caught.value.cause
     assert isinstance(cause, ApplicationError)
     found = [problem["code"] for problem in cause.details[0]]
     assert cause.non_retryable
     assert cause.type == found[0]
-    assert code in found
+    return found
 
 
-async def test_a_code_reaches_the_submitter(environment: FabricEnvironment, tmp_path: Path) -> None:
-    """E_NO_BACKEND, which needs a worker to know, comes from `submit` and from `plan`."""
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_code_reaches_the_submitter(
+    environment: FabricEnvironment, fabric: Fabric, tmp_path: Path
+) -> None:
+    """E_NO_BACKEND, which needs a worker to know, comes from `submit`, `plan` and a start."""
     path = tmp_path / "big.yaml"
     path.write_text(
         "id: big\nrequirements: {resources: {cpu: 4000, gpu: A100:2}}\n"
@@ -116,12 +145,15 @@ async def test_a_code_reaches_the_submitter(environment: FabricEnvironment, tmp_
     planned = environment.cli("plan", str(path), "-o", "json")
     dry = environment.cli("submit", "--dry-run", str(path))
     listed = environment.cli("list", "-o", "json")
+    asked = shell("true", requirements={"resources": {"cpu": 4000}}) | {"id": "direct-big"}
+    direct = await _direct(fabric, asked, names.workflow_id("default", "direct-big"))
 
     problem = json.loads(submitted.stdout)["problems"][0]
     answer = json.loads(planned.stdout)
     assert (submitted.returncode, planned.returncode, dry.returncode) == (2, 2, 2)
     assert problem["code"] == "E_NO_BACKEND"
     assert "nearest change" in problem["message"]
+    assert direct == ["E_NO_BACKEND"]
     assert len(answer["verdicts"][0]["reasons"]) == 2
     assert answer["nearest_change"].count("/requirements/resources/") == 2
     assert "big" not in {entry["request_id"] for entry in json.loads(listed.stdout)}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import BackendVerdict, PlanAnswer
 
 _PATH = "/requirements"
-_PATHS = {"E_ISOLATION": "/payload"}
+_PATHS = {"E_ISOLATION": "/payload", "E_HOSTKEY": "/backends"}
 """What of a request a refusal is about."""
 
 

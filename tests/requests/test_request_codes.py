@@ -229,6 +229,8 @@ CASES: list[tuple[str, str, Any]] = [
     ),
     ("E_SLURM_FIELD", "", b"#!/bin/sh\n#SBATCH --array=1-10\n"),
     ("E_SLURM_FIELD", "", b"#!/usr/bin/perl\n#SBATCH -N 1\n"),
+    ("E_SSH_TARGET", "/backends/0", body(backends=["ssh://ada@login.example.org"])),
+    ("E_SSH_TARGET", "/backends/1", body(backends=["local", "ada@login.example.org:22"])),
     (
         "E_INTEGRITY",
         _IN + "/sha256",

@@ -59,6 +59,7 @@ EXAMPLES: dict[str, str] = {
     "E_ARCHIVE": _with("environment: {conda_pack: /srv/env.rar}"),
     "E_SECRET": _process("env: {DB_PASSWORD: open-sesame}"),
     "E_SLURM_FIELD": "#!/bin/sh\n#SBATCH --array=1-10\nsh fit.sh\n",
+    "E_SSH_TARGET": _with("backends: ['ssh://ada@login.example.org']"),
     "E_INTEGRITY": _input("https://example.org/data.csv", more=", sha256: abc"),
     "E_FLOW": "id: fit\npayload: {flow: {energy: {terms: [], state: {}}}}\n",
     "E_PIPELINE": "id: fit\npayload: {pipeline: {deployment: north, architecture: {system: {}}}}\n",
@@ -87,7 +88,6 @@ LIMITS: dict[str, str] = {
 
 _SERVER = "`submit` and every other command that speaks to the server."
 _WORKER = "A worker, asked by `submit` and `plan` and again when the experiment starts."
-_RESERVED = "Reserved: not raised by this version."
 
 RAISED_BY: dict[str, str] = {
     "E_AUTH": _SERVER,
@@ -96,8 +96,8 @@ RAISED_BY: dict[str, str] = {
     "E_RATE": _WORKER,
     "E_CONFLICT": "Reading the request, or `submit` where its id is taken by another body.",
     "E_ISOLATION": "Reading the request, or a worker whose host cannot hold what is asked for.",
-    "E_SSH_TARGET": _RESERVED,
-    "E_HOSTKEY": _RESERVED,
+    "E_SSH_TARGET": "Reading the request, or a worker that reads its own `fabric.toml`.",
+    "E_HOSTKEY": _WORKER,
     "E_DATA": "`submit` while it brings data along, or a worker that looks for an input.",
     "E_NO_BACKEND": _WORKER,
 }

@@ -226,15 +226,14 @@ CODES: dict[str, Code] = _table(
     Code(
         "E_SSH_TARGET",
         "SSH target not accepted",
-        "The SSH target is malformed or not configured.",
-        "Use the name of a configured backend.",
-        admission=False,
+        "A request names an SSH target, or a backend's configuration has a malformed one.",
+        "Use the name of a configured backend; how it is reached stands in fabric.toml.",
     ),
     Code(
         "E_HOSTKEY",
         "host key not known",
-        "The host's key is unknown or has changed.",
-        "Verify the key with the host's owner, then pin it.",
+        "The key of a backend's login node is unknown or has changed.",
+        "Compare it with what the host's owner says, then pin it in the backend's options.",
         admission=False,
     ),
     Code(

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    model_validator,
+)
 
 from temporal_fabric.names import DEFAULT_POOL, DEFAULT_TENANT
 from temporal_fabric.requests import limits
@@ -76,8 +83,20 @@ AnyPayload = (
 )
 
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$")]
+
+
+def _no_target(value: Any) -> Any:
+    # A name has no colon; `ssh://me@login` and `me@login:22` have one.
+    if isinstance(value, str) and ":" in value:
+        what = "is an SSH target; give the name of the backend that is configured for it"
+        raise refuse("E_SSH_TARGET", what)
+    return value
+
+
 BackendName = Annotated[
-    str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")
+    str,
+    BeforeValidator(_no_target),
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$"),
 ]
 
 

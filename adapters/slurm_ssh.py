@@ -1,0 +1,393 @@
+"""Payloads as jobs of a Slurm cluster, over SSH to its login node.
+
+The cluster's own files decide who an attempt belongs to and how it ended, so any worker finds
+everything again by the attempt's key: see `slurm_on_node` and `slurm_on_login`, which run there.
+This module only asks, and carries files. Whatever blocks does so in a few threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from temporal_fabric.adapters import slurm_batch
+from temporal_fabric.adapters.contract import (
+    AttemptKey,
+    CommandPiece,
+    Inventory,
+    JobHandle,
+    JobStatus,
+    Phase,
+    Shortfall,
+    Verdict,
+)
+from temporal_fabric.adapters.slurm_batch import Place
+from temporal_fabric.adapters.slurm_commands import Commands
+from temporal_fabric.adapters.slurm_files import fetch_growth, fetch_tree, grown, send_tree
+from temporal_fabric.adapters.slurm_login import LoginNode
+from temporal_fabric.adapters.slurm_looks import Looks
+from temporal_fabric.adapters.slurm_on_login_jobs import FORBIDDEN
+from temporal_fabric.adapters.slurm_options import check_options, slurm_options
+from temporal_fabric.adapters.slurm_states import PERMANENT, read_seen, status_of
+from temporal_fabric.adapters.slurm_verdict import (
+    Partition,
+    of_partition,
+    read_partitions,
+    slurm_verdict,
+)
+from temporal_fabric.adapters.ssh_connection import HostKeyRefused, SshConnection, Way
+from temporal_fabric.errors import (
+    BackendUnknown,
+    PermanentBackendError,
+    RequestRejected,
+    TransientBackendError,
+)
+from temporal_fabric.states import Reason
+from temporal_fabric.workplace import Workplace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator
+    from pathlib import Path
+
+    from temporal_fabric.adapters.contract import AttemptSpec
+    from temporal_fabric.adapters.slurm_options import SlurmOptions
+    from temporal_fabric.adapters.slurm_states import Seen
+    from temporal_fabric.config import BackendConfig, Settings
+    from temporal_fabric.requests.models import ExecutionRequest
+
+T = TypeVar("T")
+
+KIND = "slurm"
+
+log = logging.getLogger(__name__)
+
+_LOG_CHUNK = 64 * 1024
+_KNOWN_S = 60.0
+"""How long what was told of the site is taken for true in a verdict."""
+
+_PATIENCE_S = 3.0
+"""One call that waits on the login node; it keeps a session busy."""
+
+_FORCE_S = 5.0
+"""After its grace a job has so long to end itself before Slurm is told to kill it."""
+
+_PROOF_S = 60.0
+_ANSWER_S = 15.0
+
+
+def way_of(options: SlurmOptions) -> Way:
+    """Return how a site's login node is reached."""
+    return Way(
+        target=options.target,
+        jumps=options.jumps,
+        key=options.key,
+        agent=options.agent,
+        host_key=options.host_key,
+        known_hosts=options.known_hosts,
+        connect_s=options.connect_s,
+        sessions=options.sessions,
+    )
+
+
+class SlurmSshAdapter:
+    """See `temporal_fabric.adapters.contract.Adapter` for the promises.
+
+    Raises:
+        RequestRejected: the backend's options are wrong; every problem is listed.
+    """
+
+    kind = KIND
+
+    def __init__(self, config: BackendConfig, settings: Settings, host: str) -> None:
+        problems = check_options(config.options, config.name)
+        if problems:
+            raise RequestRejected(problems, source=settings.source)
+        self._config, self._settings = config, settings
+        self._name = f"{config.name}@{host}"
+        self._options = slurm_options(config.options)
+        self._connection = SshConnection(way_of(self._options))
+        self._login = LoginNode(self._options, self._connection, host)
+        self._threads = ThreadPoolExecutor(self._options.sessions + 2, "slurm")
+        self._looks = Looks(lambda names: self._ask("look", names=names))
+        self._commands = Commands(self._ask)
+        self._site: tuple[float, list[Partition], str] | None = None
+        self._asking = asyncio.Lock()
+
+    def get_name(self) -> str:
+        """See `Adapter.get_name`."""
+        return self._name
+
+    @property
+    def slots(self) -> int | None:
+        """None unless configured: Slurm has a queue of its own."""
+        return self._config.slots
+
+    @property
+    def largest_gang(self) -> int:
+        """See `Ganging.largest_gang`."""
+        known = self._partitions()
+        return sum(found.nodes * found.cpus for found in known) or 1
+
+    async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
+        """See `Adapter.can_fulfill`; a site that does not answer is judged by what is known."""
+        refused = await self._look_around()
+        verdict = slurm_verdict(request, self._config.labels, self._partitions())
+        if not refused:
+            return verdict
+        change = f"pin the right key in [backends.{self._config.name}.options] in fabric.toml"
+        return Verdict.of(*verdict.shortfalls, Shortfall(refused, change, "E_HOSTKEY"))
+
+    async def submit(self, attempt: AttemptSpec) -> JobHandle:
+        """See `Adapter.submit`."""
+        name = self._login.job_name(attempt.key)
+        seen = await self._looks.at(name)
+        if seen.claim == FORBIDDEN:
+            raise PermanentBackendError(f"the attempt was terminated [attempt={attempt.key}]")
+        found = seen.id or await self._call(self._submit, attempt, name)
+        return JobHandle(attempt.key, f"job {found}")
+
+    def _submit(self, attempt: AttemptSpec, name: str) -> str:
+        key, options = attempt.key, self._options
+        slurm_batch.write_source(attempt)
+        told = self._login.ask(
+            "prepare", name=name, tenant=key.tenant, request=key.request_id, epoch=key.epoch
+        )
+        place = Place(told["job"], told["folder"])
+        attempt.say(f"copies its files to {options.host}")
+        self._send(attempt, place)
+        attempt.say(f"submits it to Slurm on {options.host}")
+        limits = [found.limit_s for found in self._partitions() if found.limit_s is not None]
+        answer = self._login.ask(
+            "submit",
+            name=name,
+            launch=slurm_batch.launch(attempt, place, options),
+            files=slurm_batch.files(attempt, place),
+            options=slurm_batch.sbatch_options(
+                attempt, name, place, options, max(limits, default=None)
+            ),
+            script=[f"{place.job}/batch.sh", options.python, place.job, options.setup],
+            permanent=PERMANENT,
+            longer_s=2 * options.answer_s,
+        )
+        return str(answer["id"])
+
+    def _send(self, attempt: AttemptSpec, place: Place) -> None:
+        trees = {
+            attempt.folder / "task": f"{place.folder}/task",
+            attempt.folder / "input": f"{place.folder}/input",
+            attempt.checkpoints: place.checkpoints,
+        }
+        try:
+            with self._connection.files(self._options.answer_s) as client:
+                for here, there in trees.items():
+                    send_tree(client, here, there, self._digest)
+        except OSError as exc:
+            raise TransientBackendError(
+                f"its files cannot be copied [host={self._options.target}, "
+                f"folder={place.folder}]: {exc}; look at the space and the rights there"
+            ) from exc
+
+    def _digest(self, path: str, count: int) -> str:
+        return str(self._login.ask("digest", path=path, count=count))
+
+    async def find(self, key: AttemptKey) -> JobStatus:
+        """See `Adapter.find`."""
+        return status_of(await self._looks.at(self._login.job_name(key)))
+
+    async def get_status(self, handle: JobHandle) -> JobStatus:
+        """See `Adapter.get_status`."""
+        return await self.find(handle.key)
+
+    async def wait(self, handle: JobHandle, limit_s: float) -> JobStatus:
+        """See `Adapter.wait`."""
+        name, deadline = self._login.job_name(handle.key), time.monotonic() + limit_s
+        while True:
+            seen = await self._looks.at(name)
+            status = status_of(seen)
+            await self._carry(handle.key, seen)
+            if status.phase is not Phase.RUNNING:
+                return await self._call(self._gather, handle.key, seen, status)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return status
+            await asyncio.sleep(min(self._options.poll_s, left))
+
+    async def _carry(self, key: AttemptKey, seen: Seen) -> None:
+        """Bring over what the payload has written since the last look."""
+        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
+        if seen.folder and grown(place.folder, seen.sizes):
+            await self._call(self._carry_now, place, seen)
+
+    def _carry_now(self, place: Workplace, seen: Seen) -> None:
+        place.create()
+        with _translated(self._options), self._connection.files(self._options.answer_s) as client:
+            fetch_growth(client, seen.folder, place.folder, seen.sizes)
+
+    def _gather(self, key: AttemptKey, seen: Seen, status: JobStatus) -> JobStatus:
+        """Bring over outputs and checkpoints of a job that has ended."""
+        if not seen.folder or status.phase is Phase.ABSENT:
+            return status
+        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
+        place.create()
+        roots = {
+            f"{seen.folder}/output": place.output,
+            f"{seen.folder.rpartition('/')[0]}/checkpoints": place.checkpoints,
+        }
+        told = self._login.ask("list", name=self._login.job_name(key), roots=list(roots))
+        limit, first = told["limit"], next(iter(roots))
+        total = sum(size for _, _, size, _ in told["found"][first])
+        if limit is not None and total > limit:
+            message = f"the outputs take {total} bytes, limits.output_bytes is {limit}"
+            return replace(status, reason=status.reason or Reason.BUDGET, message=message)
+        with _translated(self._options), self._connection.files(self._options.answer_s) as client:
+            for there, here in roots.items():
+                fetch_tree(client, there, here, told["found"][there])
+        return status
+
+    async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
+        """See `Adapter.stream_logs`."""
+        key, offset = handle.key, from_offset
+        await self._carry(key, await self._looks.at(self._login.job_name(key)))
+        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
+        while chunk := await asyncio.to_thread(_read_at, place.stdout, offset):
+            offset += len(chunk)
+            yield chunk
+
+    async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
+        """See `Adapter.terminate`."""
+        name, deadline = self._login.job_name(key), time.monotonic() + grace_s + _PROOF_S
+        asked = {"name": name, "grace_s": grace_s, "force_s": _FORCE_S, "patience_s": _PATIENCE_S}
+        while True:
+            seen = read_seen(await self._ask("stop", longer_s=_PATIENCE_S, **asked))
+            status = status_of(seen)
+            if status.phase is not Phase.RUNNING:
+                break
+            if time.monotonic() > deadline:
+                raise TransientBackendError(f"Slurm has not ended it yet [job={seen.id}]")
+            await asyncio.sleep(min(self._options.poll_s, 1.0))
+        try:
+            await self._carry(key, seen)
+        except TransientBackendError as exc:
+            # The proof is what counts; the end of a log is worth a line.
+            log.warning("the logs of %s could not be brought over: %s", key, exc)
+        return status
+
+    async def pause(self, key: AttemptKey) -> JobStatus:
+        """See `Pausing.pause`; Slurm's own time limit goes on."""
+        return await self._control(key, "pause")
+
+    async def resume(self, key: AttemptKey) -> JobStatus:
+        """See `Pausing.resume`."""
+        return await self._control(key, "resume")
+
+    async def _control(self, key: AttemptKey, action: str) -> JobStatus:
+        asked = {"name": self._login.job_name(key), "control": {"action": action}}
+        told = await self._ask("control", longer_s=_ANSWER_S, patience_s=_ANSWER_S, **asked)
+        status = status_of(read_seen(told))
+        if status.phase is Phase.RUNNING and status.paused is not (action == "pause"):
+            raise TransientBackendError(f"the job has not begun, or changes its state [job={key}]")
+        return status
+
+    async def execute(
+        self, key: AttemptKey, command: str, argv: tuple[str, ...], withheld: frozenset[str]
+    ) -> None:
+        """See `Executing.execute`."""
+        await self._commands.execute(self._login.job_name(key), command, argv, withheld)
+
+    async def fetch(
+        self, key: AttemptKey, command: str, offsets: tuple[int, int], limit_s: float
+    ) -> CommandPiece:
+        """See `Executing.fetch`."""
+        return await self._commands.fetch(self._login.job_name(key), command, offsets, limit_s)
+
+    async def end(self, key: AttemptKey, command: str) -> None:
+        """See `Executing.end`."""
+        await self._commands.end(self._login.job_name(key), command)
+
+    async def forget(self, key: AttemptKey) -> None:
+        """See `Adapter.forget`."""
+        await self._ask("forget", name=self._login.job_name(key))
+
+    async def inventory(self) -> Inventory:
+        """See `Adapter.inventory`."""
+        told = await self._greet()
+        known = self._partitions()
+        up = [found for found in known if found.up]
+        return Inventory(
+            name=self._name,
+            kind=KIND,
+            healthy=bool(up),
+            slots=self._config.slots or sum(found.nodes * found.cpus for found in up),
+            running=int(told["running"]),
+            labels=dict(self._config.labels),
+            unusable="" if up else "no partition for its jobs is up: set the option 'partition'",
+            detail={name: told[name] for name in ("slurm", "host", "base", "partitions")},
+        )
+
+    async def aclose(self) -> None:
+        """See `Adapter.aclose`."""
+        await self._looks.aclose()
+        self._connection.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_around(self) -> str:
+        """Ask what the site has, unless that was asked a moment ago; return why it is refused."""
+        async with self._asking:
+            if self._site is not None and time.monotonic() - self._site[0] < _KNOWN_S:
+                return self._site[2]
+            refused, known = "", self._partitions()
+            try:
+                await self._greet()
+            except HostKeyRefused as exc:
+                refused = str(exc)
+            except TransientBackendError as exc:
+                log.warning("%s cannot be asked: %s", self._name, exc)
+            else:
+                known = self._partitions()
+            self._site = (time.monotonic(), known, refused)
+            return refused
+
+    async def _greet(self) -> dict[str, Any]:
+        told: dict[str, Any] = await self._ask("hello")
+        known = of_partition(read_partitions(told["partitions"]), self._options.partition)
+        self._site = (time.monotonic(), known, "")
+        return told
+
+    def _partitions(self) -> list[Partition]:
+        return self._site[1] if self._site is not None else []
+
+    async def _ask(self, verb: str, **asked: Any) -> Any:
+        return await self._call(partial(self._login.ask, verb, **asked))
+
+    async def _call(self, work: Callable[..., T], *args: Any) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, work, *args)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise BackendUnknown(f"the login node's answer means nothing: {exc!r}") from exc
+
+
+def _read_at(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(_LOG_CHUNK)
+    except FileNotFoundError:
+        return b""
+
+
+@contextmanager
+def _translated(options: SlurmOptions) -> Generator[None]:
+    """Turn the refusal of a single file, there or here, into a transient error."""
+    try:
+        yield
+    except OSError as exc:
+        raise TransientBackendError(
+            f"files cannot be brought over [host={options.target}]: {exc}"
+        ) from exc

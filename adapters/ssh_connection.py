@@ -1,0 +1,343 @@
+"""One SSH connection to a login node, shared by everything that talks to it.
+
+Blocking, and safe to be used by many threads. Host keys are pinned: a key that is unknown or has
+changed is refused before anything is sent that proves who we are. Every wait has a limit, both
+output streams are read as they come, and whatever goes wrong is one of the fabric's own errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import logging
+import select
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import paramiko
+from paramiko.ssh_exception import AuthenticationException, IncompatiblePeer, SSHException
+
+from temporal_fabric.errors import BackendUnknown, TransientBackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from temporal_fabric.adapters.ssh_target import Target
+
+logging.getLogger("paramiko").setLevel(logging.WARNING)
+
+KEEPALIVE_S = 15
+_CHUNK = 1 << 16
+_LARGEST = 1 << 25
+"""No answer of the login node's program is larger."""
+
+_LOOK_MS = 500
+_RSA = ("rsa-sha2-512", "rsa-sha2-256")
+
+
+class HostKeyRefused(TransientBackendError):
+    """The host shows a key that is not pinned: nobody is sent there until a person has looked."""
+
+
+class LoginRefused(TransientBackendError):
+    """The host does not let us in with the keys that we have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a login node is reached."""
+
+    target: Target
+    jumps: tuple[Target, ...]
+    key: str
+    """Private key file; empty for the keys of the agent alone."""
+
+    agent: bool
+    host_key: str
+    """The pinned key of the target, in one line; empty for what the file says."""
+
+    known_hosts: str
+    connect_s: float
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command has said."""
+
+    out: bytes
+    err: bytes
+    code: int
+
+
+class SshConnection:
+    """Connects when it is first needed, and again when the connection was lost."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._lock = threading.Lock()
+        self._sessions = threading.BoundedSemaphore(way.sessions)
+        self._transports: list[paramiko.Transport] = []
+        self._closed = False
+
+    def run(self, command: str, text: bytes, limit_s: float) -> Said:
+        """Run a command with some input and return what it says.
+
+        Closing the session does not end the command, so it has to be safe to repeat.
+
+        Raises:
+            BackendUnknown: no whole answer came in time.
+            TransientBackendError: the host was not reached, or refuses us.
+        """
+        with self._session(limit_s) as transport, _translated(self._way.target):
+            channel = transport.open_session(timeout=self._way.connect_s)
+            try:
+                channel.settimeout(limit_s)
+                channel.exec_command(command)
+                channel.sendall(text)
+                channel.shutdown_write()
+                return _read_both(channel, transport, limit_s)
+            finally:
+                with contextlib.suppress(SSHException, EOFError, OSError):
+                    channel.close()
+
+    @contextlib.contextmanager
+    def files(self, limit_s: float) -> Generator[paramiko.SFTPClient]:
+        """Yield a session that moves files; `OSError` of single files passes through.
+
+        Args:
+            limit_s: How long one step may take.
+
+        Raises:
+            BackendUnknown: the connection was lost.
+        """
+        with self._session(limit_s) as transport, self._lost(transport):
+            client = paramiko.SFTPClient.from_transport(transport)
+            if client is None:
+                raise BackendUnknown(f"no session for files [host={self._way.target}]")
+            try:
+                channel = client.get_channel()
+                if channel is not None:
+                    channel.settimeout(limit_s)
+                yield client
+            finally:
+                with contextlib.suppress(SSHException, EOFError, OSError):
+                    client.close()
+
+    @contextlib.contextmanager
+    def _lost(self, transport: paramiko.Transport) -> Generator[None]:
+        """Tell a connection that was lost from a file that is refused."""
+        try:
+            yield
+        except (SSHException, EOFError, TimeoutError) as exc:
+            raise BackendUnknown(_lost(self._way.target, exc)) from exc
+        except OSError as exc:
+            if exc.errno is not None and transport.is_active():
+                raise
+            raise BackendUnknown(_lost(self._way.target, exc)) from exc
+
+    def close(self) -> None:
+        """End the connection; calls under way fail, none begins any more."""
+        self._closed = True
+        with self._lock:
+            self._drop()
+
+    @contextlib.contextmanager
+    def _session(self, limit_s: float) -> Generator[paramiko.Transport]:
+        if not self._sessions.acquire(timeout=limit_s):
+            raise BackendUnknown(
+                f"no session became free in {limit_s:g} s [host={self._way.target}]"
+            )
+        try:
+            yield self._transport()
+        finally:
+            self._sessions.release()
+
+    def _transport(self) -> paramiko.Transport:
+        with self._lock:
+            if self._transports and self._transports[-1].is_active():
+                return self._transports[-1]
+            self._drop()
+            if self._closed:
+                raise BackendUnknown(f"the connection was closed [host={self._way.target}]")
+            try:
+                self._connect()
+            except BaseException:
+                self._drop()
+                raise
+            return self._transports[-1]
+
+    def _drop(self) -> None:
+        for transport in reversed(self._transports):
+            transport.close()
+        self._transports = []
+
+    def _connect(self) -> None:
+        way = self._way
+        hops = [*way.jumps, way.target]
+        with _translated(hops[0]):
+            link: socket.socket | paramiko.Channel = socket.create_connection(
+                (hops[0].host, hops[0].port), timeout=way.connect_s
+            )
+        for hop, after in zip(hops, [*hops[1:], None], strict=True):
+            with _translated(hop):
+                transport = paramiko.Transport(link)
+                self._transports.append(transport)
+                transport.banner_timeout = transport.auth_timeout = way.connect_s
+                self._greet(transport, hop, pinned=after is None)
+                self._log_in(transport, hop)
+                transport.set_keepalive(KEEPALIVE_S)
+                if after is not None:
+                    where, us = (after.host, after.port), ("127.0.0.1", 0)
+                    link = transport.open_channel("direct-tcpip", where, us, timeout=way.connect_s)
+
+    def _greet(self, transport: paramiko.Transport, hop: Target, *, pinned: bool) -> None:
+        known = _known_keys(self._way.host_key if pinned else "", self._way.known_hosts, hop)
+        if known:
+            kinds = [kind for name in known for kind in (_RSA if name == "ssh-rsa" else (name,))]
+            options = transport.get_security_options()
+            options.key_types = [kind for kind in kinds if kind in options.key_types]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_refusing_other_kinds(hop, known))
+            transport.start_client(timeout=self._way.connect_s)
+        shown = transport.get_remote_server_key()
+        if known.get(shown.get_name()) != shown.asbytes():
+            raise HostKeyRefused(_refusal(hop, shown, known=bool(known)))
+
+    def _log_in(self, transport: paramiko.Transport, hop: Target) -> None:
+        tried: list[str] = []
+        for key in self._keys():
+            tried.append(fingerprint(key))
+            try:
+                transport.auth_publickey(hop.user, key)
+            except AuthenticationException:
+                if not transport.is_active():
+                    break
+                continue
+            if transport.is_authenticated():
+                return
+        raise LoginRefused(
+            f"the host does not accept our keys [host={hop}, "
+            f"tried={', '.join(tried) or 'none'}]: put the public key "
+            f"into ~/.ssh/authorized_keys of {hop.user} there, or set the options 'user' and 'key'"
+        )
+
+    def _keys(self) -> Generator[paramiko.PKey]:
+        if self._way.key:
+            path = Path(self._way.key).expanduser()
+            try:
+                yield paramiko.PKey.from_path(path)
+            except (OSError, SSHException, ValueError, TypeError) as exc:
+                raise LoginRefused(
+                    f"the private key cannot be read [key={path}]: {exc or 'it has a passphrase'}; "
+                    "load it into an SSH agent and set agent = true"
+                ) from exc
+        if self._way.agent:
+            agent = paramiko.Agent()
+            try:
+                yield from agent.get_keys()
+            finally:
+                agent.close()
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """Return a key's fingerprint as ``ssh-keygen -l`` prints it."""
+    digest = hashlib.sha256(key.asbytes()).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+@contextlib.contextmanager
+def _translated(hop: Target) -> Generator[None]:
+    """Turn the errors of sockets and of SSH into the fabric's own."""
+    try:
+        yield
+    except (SSHException, EOFError, OSError) as exc:
+        raise BackendUnknown(_lost(hop, exc)) from exc
+
+
+@contextlib.contextmanager
+def _refusing_other_kinds(hop: Target, known: dict[str, bytes]) -> Generator[None]:
+    """Say what it means where the host has no key of a kind that is pinned."""
+    try:
+        yield
+    except IncompatiblePeer as exc:
+        if "host key" not in str(exc):
+            raise
+        kinds = ", ".join(known)
+        raise HostKeyRefused(
+            f"the host has no key of the pinned kinds any more (E_HOSTKEY) [host={hop}, "
+            f"pinned={kinds}]: its key has changed; ask its owner, then pin the new one"
+        ) from exc
+
+
+def _lost(hop: Target, exc: BaseException) -> str:
+    why = str(exc) or type(exc).__name__
+    return (
+        f"the host does not answer [host={hop}, why={why}]: look whether it is up, and whether the "
+        "options 'host', 'port' and 'jump' say the way"
+    )
+
+
+def _refusal(hop: Target, shown: paramiko.PKey, *, known: bool) -> str:
+    what = "the host's key has changed" if known else "the host's key is not known"
+    line = f"{shown.get_name()} {shown.get_base64()}"
+    return (
+        f"{what} (E_HOSTKEY) [host={hop}, seen={shown.get_name()} {fingerprint(shown)}]: compare "
+        f"the fingerprint with what the host's owner says, then pin the key with host_key = "
+        f'"{line}" in the backend\'s options, or with the line "{hop.known_as} {line}" in the '
+        "file that known_hosts names"
+    )
+
+
+def _known_keys(line: str, file: str, hop: Target) -> dict[str, bytes]:
+    """Return the keys that a host may show, by kind."""
+    if line:
+        kind, _, text = line.partition(" ")
+        return {kind: base64.b64decode(text.split()[0])}
+    hosts = paramiko.HostKeys()
+    with contextlib.suppress(FileNotFoundError):
+        hosts.load(str(Path(file).expanduser()))
+    found = hosts.lookup(hop.known_as)
+    return {kind: key.asbytes() for kind, key in found.items()} if found else {}
+
+
+def _read_both(channel: paramiko.Channel, transport: paramiko.Transport, limit_s: float) -> Said:
+    """Read both streams to their end: one left unread would stop the other."""
+    out, err, deadline = bytearray(), bytearray(), time.monotonic() + limit_s
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    while not _ended(channel):
+        _take(channel, out, err)
+        if len(out) + len(err) > _LARGEST:
+            raise SSHException(f"an answer of more than {_LARGEST} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no answer in {limit_s:g} s")
+        lost = not transport.is_active() or channel.closed
+        # A session that ends closes its channel, after it has told its status.
+        if lost and not _ended(channel):
+            raise SSHException("the connection was lost")
+        poller.poll(_LOOK_MS)
+        if channel.eof_received:
+            time.sleep(0.005)  # only the status is missing, and the poller knows nothing of it
+    _take(channel, out, err)
+    code = channel.recv_exit_status()
+    if code == -1:
+        # Killed by a signal or lost: which of them, nobody can tell.
+        raise SSHException("the command ended without a status")
+    return Said(bytes(out), bytes(err), code)
+
+
+def _ended(channel: paramiko.Channel) -> bool:
+    return channel.exit_status_ready() and bool(channel.eof_received)
+
+
+def _take(channel: paramiko.Channel, out: bytearray, err: bytearray) -> None:
+    while channel.recv_ready():
+        out += channel.recv(_CHUNK)
+    while channel.recv_stderr_ready():
+        err += channel.recv_stderr(_CHUNK)

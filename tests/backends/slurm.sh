@@ -1,0 +1,16 @@
+#!/bin/sh
+# A Slurm node and a login node, for the tests of the Slurm backend: Debian's slurm-wlm, munge and
+# openssh-server. Only installed here; each test run has a site of its own, which ends with it.
+set -u
+policy=/usr/sbin/policy-rc.d
+if [ "$(id -u)" -eq 0 ] && [ ! -e "$policy" ]; then
+    # Debian's own daemons are not started: no machine gets an sshd by running tests.
+    printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+for pair in sbatch:slurm-client slurmctld:slurmctld slurmd:slurmd munged:munge \
+    sshd:openssh-server ssh-keygen:openssh-client python3:python3; do
+    PATH=/usr/sbin:/sbin:/usr/bin:/bin sh "$(dirname "$0")/debian_package" \
+        "${pair%%:*}" "${pair#*:}" || exit
+done
+"${PYTHON:-.venv/bin/python}" -m temporal_fabric.testing.slurm_site

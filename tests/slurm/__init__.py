@@ -1,0 +1,1 @@
+"""Tests of the Slurm backend, on a site of its own."""

@@ -1,0 +1,35 @@
+"""The Slurm adapter keeps the contract, all of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from temporal_fabric.adapters.conformance_report import PASSED
+from temporal_fabric.testing.conformance import CASES, Case, new_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from temporal_fabric.adapters.conformance_report import Report
+    from temporal_fabric.testing.slurm_bench import SlurmBench
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def report(bench: SlurmBench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+    """The report, which is written when the last case has run."""
+    found = new_report(bench)
+    yield found
+    path = found.write(tmp_path_factory.mktemp("conformance"))
+    assert type(found).read(path) == found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_conforms(case: Case, bench: SlurmBench, report: Report) -> None:
+    """Every case of the suite passes; there is none that a Slurm site cannot show."""
+    outcome = await case.judge(bench)
+    report.outcomes.append(outcome)
+    assert outcome.verdict == PASSED, outcome.why
