@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import python_runner
 from temporal_fabric.adapters.contract import Shortfall
@@ -17,6 +17,7 @@ from temporal_fabric.launcher.log_cap import LEAST_BYTES
 from temporal_fabric.launcher.sandboxed import Sandbox, init_file
 from temporal_fabric.requests.quantities import GIGABYTE
 from temporal_fabric.secrets import redaction
+from temporal_fabric.shapes import is_rows, is_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,6 +135,28 @@ def lacking_isolation(
             f"the folder {str(workdir)!r} is not visible in the sandbox",
             f"drop {at}/workdir, or list it in the backend's option 'read' in fabric.toml",
         )
+
+
+def lacking_for_flow(
+    energy: Any, rules: Rules, at: str = "/payload/flow/energy"
+) -> Iterator[Shortfall]:
+    """Yield the functions of a specification that would run outside the isolation demanded.
+
+    One process steps all flows of a host, so what a specification brings of its own code has
+    the rights of the worker.
+    """
+    if rules.isolation == NONE:
+        return
+    entries = energy.items() if is_table(energy) else enumerate(energy) if is_rows(energy) else ()
+    for key, value in entries:
+        if key == "entry_point":
+            yield _shortfall(
+                f"runs nothing below isolation {rules.isolation!r}, and functions of a flow's own "
+                "run in the process that all flows of the host share",
+                f"drop {at}/{key}, or put the function into a python payload",
+            )
+        else:
+            yield from lacking_for_flow(value, rules, f"{at}/{key}")
 
 
 def _limits(request: ExecutionRequest, level: str, able: Abilities) -> Iterator[Shortfall]:

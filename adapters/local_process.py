@@ -21,7 +21,12 @@ from temporal_fabric.adapters.contract import (
     Verdict,
 )
 from temporal_fabric.adapters.local_command import local_command
-from temporal_fabric.adapters.local_isolation import isolated, lacking_isolation, level_of
+from temporal_fabric.adapters.local_isolation import (
+    isolated,
+    lacking_for_flow,
+    lacking_isolation,
+    level_of,
+)
 from temporal_fabric.adapters.local_secrets import lacking, with_secrets
 from temporal_fabric.adapters.local_verdict import local_verdict
 from temporal_fabric.holes import read_on
@@ -92,6 +97,8 @@ class LocalProcessAdapter:
         if request.payload.process or request.payload.python:
             able = await self._abilities(request, probe=True)
             shortfalls += lacking_isolation(request, self._rules, able)
+        if request.payload.flow:
+            shortfalls += lacking_for_flow(request.payload.flow.energy, self._rules)
         return Verdict.of(*shortfalls)
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:

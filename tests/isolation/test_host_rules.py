@@ -64,6 +64,28 @@ async def test_the_host_may_demand_a_sandbox(strict: tuple[FabricEnvironment, Fa
 
 
 @pytest.mark.usefixtures("needs_bubblewrap")
+async def test_a_flow_brings_no_code_past_the_sandbox(
+    strict: tuple[FabricEnvironment, Fabric],
+) -> None:
+    """A function of a specification is refused with its path where the host demands a sandbox."""
+    environment, _ = strict
+    energy = {
+        "state": {"x": {"shape": [4]}},
+        "operators": {"A": {"type": "own", "entry_point": "jax.numpy:sin"}},
+        "terms": [{"type": "quadratic", "operator": "A"}],
+    }
+    request = environment.home / "flow.json"
+    for operators in (energy["operators"], {"A": {"type": "identity"}}):
+        body = {"id": "f", "payload": {"flow": {"energy": energy | {"operators": operators}}}}
+        request.write_text(json.dumps(body))
+        planned = await asyncio.to_thread(environment.cli, "plan", str(request))
+        said = planned.stdout + planned.stderr
+        assert ("/payload/flow/energy/operators/A/entry_point" in said) == (
+            operators is energy["operators"]
+        ), said
+
+
+@pytest.mark.usefixtures("needs_bubblewrap")
 async def test_the_host_may_allow_more(strict: tuple[FabricEnvironment, Fabric]) -> None:
     """The owner's folders can be read, and the network is there for whoever asks for it."""
     environment, fabric = strict
