@@ -17,7 +17,8 @@ from temporal_fabric.activities.seal import free, seal_run
 from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.clock import now
 from temporal_fabric.errors import FabricError
-from temporal_fabric.messages import ENDED, ExperimentResult, Moment
+from temporal_fabric.messages import ENDED
+from temporal_fabric.outcomes import ExperimentResult, Moment
 from temporal_fabric.recorder.flow_runs import is_run
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import Workplace

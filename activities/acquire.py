@@ -25,19 +25,13 @@ from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.queueing import Denied, before
 from temporal_fabric.activities.silence import is_away
 from temporal_fabric.activities.tenancy import check_tenant
-from temporal_fabric.adapters.contract import Pausing
+from temporal_fabric.adapters.capabilities import Pausing
 from temporal_fabric.artifacts.workdirs import absent_workdir
 from temporal_fabric.clock import from_unix
 from temporal_fabric.errors import Problem, RequestRejected, StoreConflict
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import (
-    AcquireInput,
-    CompensationRule,
-    ExperimentResult,
-    Grant,
-    PriorEpoch,
-    RetryRule,
-)
+from temporal_fabric.messages import AcquireInput, CompensationRule, Grant, PriorEpoch, RetryRule
+from temporal_fabric.outcomes import ExperimentResult
 from temporal_fabric.requests import admit
 from temporal_fabric.requests.changes import after_failures, differences
 from temporal_fabric.requests.moments import deadline_at

@@ -37,8 +37,9 @@ from temporal_fabric.clock import from_unix, now
 from temporal_fabric.environments import prepare
 from temporal_fabric.errors import PermanentBackendError, StaleEpoch
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import STARTED, AttemptInput, AttemptResult, AttemptUpdate
+from temporal_fabric.messages import STARTED, AttemptInput, AttemptUpdate
 from temporal_fabric.observability.traceparent import payload_environment
+from temporal_fabric.outcomes import AttemptResult
 from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.requests.rollback import compensating

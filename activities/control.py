@@ -9,7 +9,8 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
 from temporal_fabric.activities.heartbeat import beating
-from temporal_fabric.adapters.contract import AttemptKey, Pausing, Phase
+from temporal_fabric.adapters.capabilities import Pausing
+from temporal_fabric.adapters.contract import AttemptKey, Phase
 from temporal_fabric.clock import now
 from temporal_fabric.errors import PermanentBackendError
 from temporal_fabric.messages import ControlAnswer, ControlInput

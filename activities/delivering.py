@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from temporal_fabric.activities.desk import Desk
     from temporal_fabric.capsule.writing import CapsuleWriter
-    from temporal_fabric.messages import ExperimentResult, Sealed
+    from temporal_fabric.messages import Sealed
+    from temporal_fabric.outcomes import ExperimentResult
 
 
 async def deliver_and_seal(

@@ -15,7 +15,8 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
 from temporal_fabric.activities.heartbeat import beating
-from temporal_fabric.adapters.contract import AttemptKey, CommandPiece, Executing
+from temporal_fabric.adapters.capabilities import Executing
+from temporal_fabric.adapters.contract import AttemptKey, CommandPiece
 from temporal_fabric.commands import CommandAnswer, CommandInput
 from temporal_fabric.errors import PermanentBackendError
 from temporal_fabric.requests import ExecutionRequest

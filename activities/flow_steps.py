@@ -33,7 +33,8 @@ from temporal_fabric.flow_messages import (
     shown,
 )
 from temporal_fabric.flows.requested import files_of, spec_of
-from temporal_fabric.messages import STARTED, AttemptResult, CertificateLine, FlowOutcome
+from temporal_fabric.messages import STARTED
+from temporal_fabric.outcomes import AttemptResult, CertificateLine, FlowOutcome
 from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.states import Reason

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from temporal_fabric.activities.desk import Desk
     from temporal_fabric.config import SecretsConfig
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
 
 log = logging.getLogger(__name__)
 

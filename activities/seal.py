@@ -20,11 +20,12 @@ from temporal_fabric.adapters.contract import AttemptKey
 from temporal_fabric.capsule.writing import CapsuleWriter
 from temporal_fabric.errors import RequestRejected
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import ExperimentResult, NotifyRule, Sealed, SealInput
+from temporal_fabric.messages import NotifyRule, Sealed, SealInput
 from temporal_fabric.requests import admit
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.record import RequestRecord
 
 

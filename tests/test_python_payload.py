@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from temporal_fabric import Capsule, CapsuleError, ExperimentFailed, MapFailed, RequestRejected
-from temporal_fabric.messages import ExperimentResult
+from temporal_fabric.outcomes import ExperimentResult
 from temporal_fabric.sync import SyncFabric
 from tests import functions
 from tests.bodies import function, process

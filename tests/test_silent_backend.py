@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from temporal_fabric.handle import ExperimentHandle
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.status import ExperimentStatus
 
 _CONFIG = '[backends.local]\nkind = "local"\nslots = 16\npatience_s = 1\n'

@@ -13,7 +13,6 @@ from temporal_fabric.flow_messages import FlowOpened, FlowOrder, FlowRun, FlowSt
 from temporal_fabric.messages import (
     AbsentInput,
     AttemptInput,
-    AttemptResult,
     ControlAnswer,
     ControlInput,
     Grant,
@@ -21,6 +20,7 @@ from temporal_fabric.messages import (
     Sealed,
     SettleAnswer,
 )
+from temporal_fabric.outcomes import AttemptResult
 
 if TYPE_CHECKING:
     from temporal_fabric.flow_messages import FlowEnd, FlowStep

@@ -34,7 +34,8 @@ with workflow.unsafe.imports_passed_through():
     from temporal_fabric.flows.controller_state import ControllerState, Policy
     from temporal_fabric.flows.reports import report_from_json
     from temporal_fabric.flows.run_events import RunEvent
-    from temporal_fabric.messages import AttemptResult, AttemptUpdate
+    from temporal_fabric.messages import AttemptUpdate
+    from temporal_fabric.outcomes import AttemptResult
     from temporal_fabric.states import Reason, State
     from temporal_fabric.workflows import calls
 

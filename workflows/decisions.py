@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from temporal_fabric import names
-from temporal_fabric.messages import AttemptResult
+from temporal_fabric.outcomes import AttemptResult
 from temporal_fabric.questions import Answer
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import FREE_RETRIES, Reason

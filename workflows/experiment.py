@@ -28,7 +28,8 @@ with workflow.unsafe.imports_passed_through():
     # Our own modules: without I/O and without a third-party import.
     from temporal_fabric import names
     from temporal_fabric.clock import stamp
-    from temporal_fabric.messages import AttemptResult, AttemptUpdate, ExperimentResult, SealInput
+    from temporal_fabric.messages import AttemptUpdate, SealInput
+    from temporal_fabric.outcomes import AttemptResult, ExperimentResult
     from temporal_fabric.states import FREE_RETRIES, Reason, State
     from temporal_fabric.workflows import calls
     from temporal_fabric.workflows.decisions import back_off_s, denied, overdue, retried

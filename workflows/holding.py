@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric.clock import stamp
-from temporal_fabric.messages import AttemptResult
+from temporal_fabric.outcomes import AttemptResult
 from temporal_fabric.questions import Answer, Choice, Resolution, said
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State

@@ -15,7 +15,8 @@ from temporal_fabric.workflows import calls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from temporal_fabric.messages import Moment, NotifyRule
+    from temporal_fabric.messages import NotifyRule
+    from temporal_fabric.outcomes import Moment
 
 
 class Notices:

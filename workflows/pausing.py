@@ -14,7 +14,8 @@ from temporal_fabric.workflows import calls
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from temporal_fabric.messages import AttemptResult, Grant
+    from temporal_fabric.messages import Grant
+    from temporal_fabric.outcomes import AttemptResult
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
 

@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from temporal_fabric.clock import stamp
-from temporal_fabric.messages import AttemptResult, Compensated
+from temporal_fabric.outcomes import AttemptResult, Compensated
 from temporal_fabric.questions import Answer, Choice
 from temporal_fabric.states import FREE_RETRIES, Reason, State
 from temporal_fabric.workflows.decisions import back_off_s, refusal
@@ -24,7 +24,8 @@ from temporal_fabric.workflows.supervision import Supervision
 from temporal_fabric.workflows.wishes import GivenUp
 
 if TYPE_CHECKING:
-    from temporal_fabric.messages import CompensationRule, ExperimentResult, Grant
+    from temporal_fabric.messages import CompensationRule, Grant
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes

@@ -8,7 +8,7 @@ from temporalio import workflow
 
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
-from temporal_fabric.messages import AttemptResult, Compensated, ExperimentResult, Moment
+from temporal_fabric.outcomes import AttemptResult, Compensated, ExperimentResult, Moment
 from temporal_fabric.questions import Choice, Question, Resolution, said
 from temporal_fabric.states import Reason, State, legal
 from temporal_fabric.workflows.notices import Notices

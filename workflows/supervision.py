@@ -11,7 +11,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
-from temporal_fabric.messages import AcquireInput, AttemptResult
+from temporal_fabric.messages import AcquireInput
+from temporal_fabric.outcomes import AttemptResult
 from temporal_fabric.questions import Answer
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls

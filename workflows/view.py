@@ -12,7 +12,8 @@ from temporal_fabric import names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from temporal_fabric.messages import Compensated, Grant, Moment
+    from temporal_fabric.messages import Grant
+    from temporal_fabric.outcomes import Compensated, Moment
     from temporal_fabric.questions import Question
     from temporal_fabric.states import State
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         RequestRejected,
     )
     from temporal_fabric.handle import ExperimentHandle
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.plugin import FabricPlugin
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.sync import SyncFabric

@@ -25,8 +25,9 @@ from temporal_fabric.errors import (
     RequestRejected,
     StoreError,
 )
+from temporal_fabric.failures import not_found, refusal_of
 from temporal_fabric.functions import P, R, T, Task, map_items, task_fields
-from temporal_fabric.handle import ExperimentHandle, not_found, refusal_of
+from temporal_fabric.handle import ExperimentHandle
 from temporal_fabric.luggage import Luggage, conflict
 from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.native_threads import wait_until_outside

@@ -22,24 +22,25 @@ from temporal_fabric.errors import (
     ExperimentCanceled,
     ExperimentFailed,
     ExperimentNotFinished,
-    ExperimentNotFound,
     Problem,
     RequestRejected,
     ServerUnavailable,
 )
 from temporal_fabric.events import read_events
 from temporal_fabric.explaining import explain
+from temporal_fabric.failures import not_found, refusal_of
 from temporal_fabric.host_calls import ask_backend
-from temporal_fabric.messages import ExperimentResult, ReadAnswer
+from temporal_fabric.messages import ReadAnswer
+from temporal_fabric.outcomes import ExperimentResult
 from temporal_fabric.requests import ExecutionRequest, admit
-from temporal_fabric.shapes import is_rows, is_table
+from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.status import ExperimentStatus, read_flow, read_status
 from temporal_fabric.steering import ask
 from temporal_fabric.values import returned
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from temporalio.client import Client, WorkflowHandle
 
@@ -394,26 +395,6 @@ class ExperimentHandle:
         return not_found(f"{self.tenant}/{self.id}", [])
 
 
-def refusal_of(cause: BaseException | None) -> RequestRejected | None:
-    """Return the refusal that a failed run or activity stands for; None for any other end."""
-    if not isinstance(cause, ApplicationError) or not (cause.type or "").startswith("E_"):
-        return None
-    detail: Any = cause.details[0] if cause.details else None
-    if not is_rows(detail):
-        return None
-    return RequestRejected([Problem.from_dict(item) for item in detail])
-
-
 def _result(data: Mapping[str, Any]) -> ExperimentResult:
     result: ExperimentResult = value_to_type(ExperimentResult, dict(data))
     return result
-
-
-def not_found(wanted: str, fitting: Sequence[str]) -> ExperimentNotFound:
-    """Return the error for an id that fits nothing, or too much."""
-    if fitting:
-        few = ", ".join(sorted(set(fitting))[:5])
-        return ExperimentNotFound(f"more than one experiment fits [id={wanted}]: {few}")
-    return ExperimentNotFound(
-        f"no such experiment [id={wanted}]: 'temporal-fabric list' shows what there is"
-    )

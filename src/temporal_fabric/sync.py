@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from temporal_fabric.backend_state import BackendState
     from temporal_fabric.explaining import Explanation
     from temporal_fabric.handle import ExperimentHandle
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.status import ExperimentStatus
 

@@ -11,7 +11,7 @@ from temporal_fabric.errors import CapsuleError
 from temporal_fabric.python_runner import RETURN
 
 if TYPE_CHECKING:
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
 
 
 async def returned(result: ExperimentResult) -> Any:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from temporal_fabric import durable
-from temporal_fabric.messages import OutputFile
+from temporal_fabric.outcomes import OutputFile
 from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from temporal_fabric.artifacts.delivery import Delivery
 from temporal_fabric.errors import ArtifactFailed
-from temporal_fabric.messages import OutputFile
+from temporal_fabric.outcomes import OutputFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from tests.bodies import shell
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.testing.environment import FabricEnvironment
     from tests.artifacts.servers import S3Server
 

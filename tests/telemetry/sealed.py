@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric import durable
 from temporal_fabric.capsule.reading import Capsule
 from temporal_fabric.capsule.writing import CapsuleWriter
-from temporal_fabric.messages import AttemptResult, ExperimentResult, Moment, OutputFile
+from temporal_fabric.outcomes import AttemptResult, ExperimentResult, Moment, OutputFile
 from temporal_fabric.recorder.recorder import Recorder
 from temporal_fabric.states import State
 from temporal_fabric.store.store import Store

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from temporal_fabric.messages import ExperimentResult
+from temporal_fabric.outcomes import ExperimentResult
 from temporal_fabric.recorder import segments
 from temporal_fabric.recorder.lines import MAX_LINE, LineRefused, read_line
 from temporal_fabric.recorder.merging import merge

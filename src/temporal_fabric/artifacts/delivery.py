@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from temporal_fabric.messages import OutputFile
+    from temporal_fabric.outcomes import OutputFile
     from temporal_fabric.requests.models import ExecutionRequest
 
 

@@ -27,7 +27,7 @@ from temporal_fabric.artifacts.trees import blob_key, tree_digest, tree_key
 from temporal_fabric.artifacts.workdirs import read_tree, unpack
 from temporal_fabric.errors import ArtifactFailed, StoreError, TransientBackendError
 from temporal_fabric.failpoints import FailPoint, reach
-from temporal_fabric.messages import InputFile
+from temporal_fabric.outcomes import InputFile
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import input_path
 

@@ -27,7 +27,7 @@ from temporal_fabric.workplace import Workplace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
 
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.store import Store
 
 _STREAMS = ("stdout.log", "stderr.log")

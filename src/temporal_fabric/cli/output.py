@@ -16,7 +16,7 @@ from temporal_fabric.verdicts import waits_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.status import ExperimentStatus
 
 _BAR = 20

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from temporal_fabric.config import Settings
     from temporal_fabric.handle import ExperimentHandle
-    from temporal_fabric.messages import ExperimentResult
+    from temporal_fabric.outcomes import ExperimentResult
 
 EPOCHS = 10
 _STOP_S = 20.0

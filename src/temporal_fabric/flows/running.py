@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 import traceback
@@ -16,20 +15,18 @@ import numpy as np
 
 from temporal_fabric.capsule.manifest import MANIFEST
 from temporal_fabric.errors import CapsuleError
-from temporal_fabric.flows.adjusting import lens_name, scales_of
+from temporal_fabric.flows.bounds import policy_of
 from temporal_fabric.flows.checkpoint import Saver
 from temporal_fabric.flows.chosen import check_profile
 from temporal_fabric.flows.commands import Command, Finish, Outcome, Record, Restore, Save
 from temporal_fabric.flows.controller import advance
-from temporal_fabric.flows.controller_state import ControllerState, Policy
+from temporal_fabric.flows.controller_state import ControllerState
 from temporal_fabric.flows.reading import read_spec
-from temporal_fabric.flows.remedies import Allowed
 from temporal_fabric.flows.reports import Begin, Broke, Stop
 from temporal_fabric.flows.results import keep_result
 from temporal_fabric.flows.run_folder import RunFolder
 from temporal_fabric.flows.run_manifest import digest_of, manifest_of, summary, validation
 from temporal_fabric.flows.session import Session
-from temporal_fabric.flows.tuner import TunerPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +44,7 @@ if TYPE_CHECKING:
         MultiscaleSchedule,
     )
 
-__all__ = ["Run", "RunResult", "Watch", "begun", "policy_of", "resume_certified", "run_certified"]
-
-_CHUNK = 100
-_WARM_UP = 10
+__all__ = ["Run", "RunResult", "Watch", "begun", "resume_certified", "run_certified"]
 
 
 @dataclass(frozen=True)
@@ -205,33 +199,6 @@ def _apart(run: Path, out: Path | None) -> Path:
     # A capsule has no empty folders.
     RunFolder(out).make_folders()
     return out
-
-
-def policy_of(spec: FlowSpec) -> Policy:
-    """Return the bounds that a specification sets for its run."""
-    every, budget, dial = spec.sample_every, spec.budget, spec.gap_dial
-    own = lens_name(spec)
-    lenses = [one.type for one in spec.lens.candidates] if spec.lens else []
-    tuner = None
-    if dial.target_sparsity is not None or spec.sparsity.adaptive_rule != "none":
-        tuner = TunerPolicy(
-            scales=scales_of(spec),
-            cap=dial.lambda_move_cap,
-            validation=math.ceil(20 / every) * every,
-            trials=50 if budget.trials is None else budget.trials,
-        )
-    return Policy(
-        max_iterations=budget.iterations,
-        chunk=math.ceil(_CHUNK / every) * every,
-        warm_up=math.ceil(_WARM_UP / every) * every,
-        max_rollbacks=3 if budget.rollbacks is None else budget.rollbacks,
-        wall_s=budget.wall_s,
-        polish=spec.flow.polish or 0,
-        allowed=Allowed(
-            lenses=tuple(one for one in lenses if one != own), mu_max=spec.certification.mu_max
-        ),
-        tuner=tuner,
-    )
 
 
 @dataclass

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import durable
 from temporal_fabric.capsule.manifest import MANIFEST
+from temporal_fabric.flows.bounds import policy_of
 from temporal_fabric.flows.chosen import check_profile
 from temporal_fabric.flows.commands import Certify, Command, Finish, Lint, Record, Restore, Save
 from temporal_fabric.flows.controller import advance
@@ -32,7 +33,6 @@ from temporal_fabric.flows.results import keep_result
 from temporal_fabric.flows.run_events import RunEvent
 from temporal_fabric.flows.run_folder import RunFolder
 from temporal_fabric.flows.run_manifest import manifest_of, summary, validation
-from temporal_fabric.flows.running import policy_of
 from temporal_fabric.flows.session import Session
 from temporal_fabric.flows.tables import Stamp
 

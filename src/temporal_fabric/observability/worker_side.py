@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     )
     from temporalio.workflow import ActivityHandle
 
-    from temporal_fabric.messages import AttemptResult
     from temporal_fabric.observability.observer import Observer
+    from temporal_fabric.outcomes import AttemptResult
 
 
 class WorkerInterceptor(Interceptor):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from temporal_fabric.messages import ExperimentResult, Moment
+    from temporal_fabric.outcomes import ExperimentResult, Moment
 
 
 _TOLD = ("backend", "message")

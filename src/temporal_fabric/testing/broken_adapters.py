@@ -10,13 +10,8 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from temporal_fabric.adapters.contract import (
-    AttemptKey,
-    Executing,
-    JobHandle,
-    JobStatus,
-    Phase,
-)
+from temporal_fabric.adapters.capabilities import Executing
+from temporal_fabric.adapters.contract import AttemptKey, JobHandle, JobStatus, Phase
 from temporal_fabric.errors import (
     BackendUnknown,
     PermanentBackendError,

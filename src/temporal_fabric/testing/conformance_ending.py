@@ -6,7 +6,8 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
-from temporal_fabric.adapters.contract import Executing, JobHandle, Pausing, Phase
+from temporal_fabric.adapters.capabilities import Executing, Pausing
+from temporal_fabric.adapters.contract import JobHandle, Phase
 from temporal_fabric.states import Reason
 from temporal_fabric.testing.bench import NotApplicable, require
 from temporal_fabric.testing.conformance_starting import QUIET_S, began, ended
