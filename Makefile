@@ -37,7 +37,7 @@ check: $(READY)  ## Lint, types, layers, package contents.
 	@echo "==> mypy"        && $(BIN)/mypy
 	@echo "==> pyright"     && $(BIN)/pyright
 	@echo "==> import-linter" && $(BIN)/lint-imports
-	@echo "==> wheel"       && rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist . > /dev/null && $(BIN)/check-wheel-contents dist
+	@echo "==> wheel"       && rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist . > /dev/null && $(BIN)/check-wheel-contents dist && rm -rf *.egg-info
 	@echo "==> docs"        && $(BIN)/mkdocs build --strict --quiet
 
 fix: $(READY)  ## Let ruff mend what it can.
@@ -50,4 +50,4 @@ campaign: $(READY)  ## The long counts: resumable, report in docs/evidence.
 	@$(BIN)/python -m tests.campaign
 
 clean:  ## Remove what the other targets made.
-	@rm -rf $(VENV) build dist site src/*.egg-info
+	@rm -rf $(VENV) build dist site *.egg-info src/*.egg-info

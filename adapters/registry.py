@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.six_methods import SixMethods, has_six_methods
 from temporal_fabric.errors import Problem, RequestRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.metadata import EntryPoint
 
     from temporal_fabric.adapters.contract import Adapter
     from temporal_fabric.adapters.six_methods import BackendAdapter
@@ -36,7 +37,7 @@ def build(config: BackendConfig, settings: Settings, host: str) -> Adapter:
     """
     for entry in entry_points(group=GROUP):
         if entry.name == config.kind:
-            found = entry.load()
+            found = _loaded(entry, config, settings)
             if has_six_methods(found):
                 return _bridged(found, config, settings, host)
             adapter: Adapter = found(config, settings, host)
@@ -51,6 +52,18 @@ def build(config: BackendConfig, settings: Settings, host: str) -> Adapter:
         allowed=tuple(found),
     )
     raise RequestRejected([problem], source=settings.source)
+
+
+def _loaded(entry: EntryPoint, config: BackendConfig, settings: Settings) -> Any:
+    """Import what makes the adapters of a kind; a kind of ours may need one of our extras."""
+    try:
+        return entry.load()
+    except ImportError as exc:
+        ours = entry.dist is not None and entry.dist.name == "temporal-fabric"
+        remedy = f"pip install 'temporal-fabric[{entry.name}]'" if ours else "install what it needs"
+        text = f"the adapter of this kind cannot be imported, {exc}: {remedy}"
+        problem = Problem("E_RANGE", f"/backends/{config.name}/kind", text, actual=config.kind[:80])
+        raise RequestRejected([problem], source=settings.source) from exc
 
 
 def _bridged(

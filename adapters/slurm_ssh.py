@@ -327,6 +327,11 @@ class SlurmSshAdapter:
             running=int(told["running"]),
             labels=dict(self._config.labels),
             unusable="" if up else "no partition for its jobs is up: set the option 'partition'",
+            about={
+                "version": told["slurm"],
+                "login node": str(self._options.target),
+                "partitions": " ".join(found.name for found in up),
+            },
             detail={name: told[name] for name in ("slurm", "host", "base", "partitions")},
         )
 

@@ -63,6 +63,35 @@ async def _until(environment: FabricEnvironment, name: str, state: str) -> dict[
     return told
 
 
+async def test_doctor_tells_what_a_site_is_or_lacks(
+    environment: FabricEnvironment, site: SlurmSite, tmp_path: Path
+) -> None:
+    """Version and partitions; a login node that does not answer; the library that is missing."""
+    file = environment.home / "fabric.toml"
+    kept = file.read_text()
+    environment.env["PYTHONPATH"] = str(tmp_path)
+    try:
+        well = environment.cli("doctor")
+        file.write_text(configuration(site, port=1))
+        away = environment.cli("doctor")
+        (tmp_path / "paramiko.py").write_text("raise ImportError('no module named paramiko')")
+        lacking = environment.cli("doctor")
+    finally:
+        file.write_text(kept)
+        del environment.env["PYTHONPATH"]
+
+    assert "main" in _line(well.stdout, "backend cluster")
+    assert str(site.port) in _line(well.stdout, "backend cluster")
+    assert _line(away.stdout, "backend cluster").startswith("fail")
+    assert away.returncode == 1
+    assert "backends/cluster/kind" in lacking.stdout
+    assert "pip install 'temporal-fabric[slurm]'" in lacking.stdout
+
+
+def _line(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if f" {name} " in line)
+
+
 async def test_inputs_go_there_and_everything_comes_back(
     environment: FabricEnvironment, tmp_path: Path
 ) -> None:
