@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from temporal_fabric.adapters.ssh_target import Target
 
-logging.getLogger("paramiko").setLevel(logging.WARNING)
+# It logs a stack of its own for every error that it also raises, which is told from here.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 KEEPALIVE_S = 15
 _CHUNK = 1 << 16

@@ -20,6 +20,8 @@ from temporal_fabric.testing.docker_daemon import DockerDaemon
 from temporal_fabric.testing.kubernetes_bench import KubernetesBench
 from temporal_fabric.testing.local_bench import LocalBench
 from temporal_fabric.testing.sila_bench import SilaBench
+from temporal_fabric.testing.slurm_bench import SlurmBench
+from temporal_fabric.testing.slurm_site import SlurmSite
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -63,7 +65,23 @@ def _kubernetes(folder: Path) -> Generator[Bench]:
         cluster.stop()
 
 
-BENCHES = {"docker": _docker, "kubernetes": _kubernetes, "local": _local, "sila": _sila}
+@contextmanager
+def _slurm(folder: Path) -> Generator[Bench]:
+    site = SlurmSite()
+    try:
+        site.start()
+        yield SlurmBench(folder, site)
+    finally:
+        site.stop()
+
+
+BENCHES = {
+    "docker": _docker,
+    "kubernetes": _kubernetes,
+    "local": _local,
+    "sila": _sila,
+    "slurm": _slurm,
+}
 
 
 async def _report(kind: str) -> bool:

@@ -195,7 +195,7 @@ async def test_without_a_report_it_is_experimental(environment: FabricEnvironmen
     assert passing[0]["experimental"] == ""
 
 
-@pytest.mark.parametrize("kind", ["docker", "local"])
+@pytest.mark.parametrize("kind", ["docker", "kubernetes", "local", "sila", "slurm"])
 async def test_our_own_reports_are_fresh(kind: str) -> None:
     """Our reports pass, are of this version, and have every case (tools/make_conformance.py)."""
     found = Report.read(EXAMPLE.parents[2] / "adapters" / "conformance" / f"{kind}.json")

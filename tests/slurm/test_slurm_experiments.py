@@ -84,6 +84,7 @@ async def test_doctor_tells_what_a_site_is_or_lacks(
     assert str(site.port) in _line(well.stdout, "backend cluster")
     assert _line(away.stdout, "backend cluster").startswith("fail")
     assert away.returncode == 1
+    assert "Traceback" not in away.stderr
     assert "backends/cluster/kind" in lacking.stdout
     assert "pip install 'temporal-fabric[slurm]'" in lacking.stdout
 
