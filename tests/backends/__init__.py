@@ -12,7 +12,7 @@ def missing(name: str, reason: str) -> NoReturn:
     """Skip the test for want of a backend; fail it where the backend has to be there.
 
     Args:
-        name: The name of the backend's script.
+        name: The name of the backend's script; `pypi`, which has none, is the package index of pip.
         reason: Why it cannot be used.
     """
     if name in os.environ.get("FABRIC_REQUIRE_BACKENDS", "").split(","):

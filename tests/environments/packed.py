@@ -1,8 +1,9 @@
-"""A Python prefix in the layout of conda-pack, made of this interpreter: conda itself made none.
+"""A Python prefix in the layout of conda-pack, made of this interpreter, without any index.
 
-It has what a packed environment has: ``bin/python`` with its standard library, a record in
-``conda-meta``, a program with the packer's prefix in its first line, and ``bin/conda-unpack``,
-which puts the present place there.
+`tests.environments.channel` has conda-pack itself make one. This one has what a packed
+environment has: ``bin/python`` with its standard library, a record in ``conda-meta``, a program
+with the packer's prefix in its first line, and ``bin/conda-unpack``, which puts the present
+place there.
 """
 
 from __future__ import annotations
@@ -32,16 +33,23 @@ print("prefix is", sys.prefix)
 _TOOL = f"#!{_PREFIX}/bin/python\nimport sys, tiny\nprint(sys.prefix, tiny.NUMBER)\n"
 
 
+def bare_python(prefix: Path) -> str:
+    """Copy this interpreter and its library below a prefix; return its name with the version."""
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    library = sysconfig.get_path("stdlib")
+    shutil.copytree(library, prefix / "lib" / name, symlinks=False, ignore=_NOT_NEEDED)
+    (prefix / "bin").mkdir()
+    shutil.copy(os.path.realpath(sys.executable), prefix / "bin" / name)
+    (prefix / "bin" / "python").symlink_to(name)
+    return name
+
+
 def packed_prefix(folder: Path) -> Path:
     """Return an archive of a prefix with the module ``tiny`` in it."""
-    prefix, version = folder / "prefix", f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    library = prefix / "lib" / version
-    shutil.copytree(sysconfig.get_path("stdlib"), library, symlinks=False, ignore=_NOT_NEEDED)
-    (library / "site-packages").mkdir()
-    (library / "site-packages" / "tiny.py").write_text("NUMBER = 7\n")
-    (prefix / "bin").mkdir()
-    shutil.copy(os.path.realpath(sys.executable), prefix / "bin" / version)
-    (prefix / "bin" / "python").symlink_to(version)
+    prefix = folder / "prefix"
+    packages = prefix / "lib" / bare_python(prefix) / "site-packages"
+    packages.mkdir()
+    (packages / "tiny.py").write_text("NUMBER = 7\n")
     (prefix / "conda-meta").mkdir()
     (prefix / "conda-meta" / "tiny-1.0-0.json").write_text("{}")
     for name, text in (("tool", _TOOL), ("conda-unpack", _UNPACK), ("activate", "")):

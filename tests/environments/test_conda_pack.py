@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import platform
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from temporal_fabric import Capsule, ExperimentFailed, Fabric, RequestRejected
 from temporal_fabric.environments import conda
 from tests.artifacts.servers import S3Server
 from tests.bodies import function, process
+from tests.environments.channel import conda_packed
 from tests.environments.packed import archive_of, packed_prefix
 
 if TYPE_CHECKING:
@@ -50,6 +53,12 @@ def uri(packed: Path, s3: S3Server) -> str:
     """Where the same archive lies elsewhere."""
     s3.put("packed.tar.gz", packed.read_bytes())
     return "s3://bucket/packed.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive that conda-pack made."""
+    return conda_packed(tmp_path_factory.mktemp("conda"))
 
 
 def _sha256(path: Path) -> str:
@@ -92,6 +101,38 @@ async def test_a_packed_prefix_runs(fabric: Fabric, packed: Path, uri: str) -> N
     assert "unpacked" in log
     assert f"prefix is {prefix}" in log
     assert await second.value() == 7
+    later = Capsule.open((await second.result()).capsule).folder / "logs/1/environment.log"
+    assert "was built before" in later.read_text()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_conda_pack_made_runs(fabric: Fabric, real: Path) -> None:
+    """Its programs run; text and binary files name the place it has now; it is unpacked once."""
+    with tarfile.open(real) as archive:
+        names = Counter(archive.getnames())
+    environment: dict[str, Any] = {"conda_pack": str(real), "sha256": _sha256(real)}
+    command = "tool; tiny-home; cd $CONDA_PREFIX/share; pwd; cat tiny.conf shared; cat tiny.bin >&2"
+    code = "import sys, tiny\ndef main(): return [sys.prefix, tiny.NUMBER]"
+
+    first = await fabric.submit(process("sh", "-c", command, environment=environment))
+    logs = Capsule.open((await first.result()).capsule).folder / "logs/1"
+    second = await fabric.submit(function(code, environment=environment))
+
+    assert names["bin/activate"] == names["share/shared.txt"] == names["share/shared"] == 2
+    home, number, again, share, conf, *shared = (logs / "stdout.log").read_text().split()
+    assert shared == ["in", "both"]
+    assert (number, again, share) == ("7", home, f"{home}/share")
+    assert conf == f"home={share}"
+    in_binary = (logs / "stderr.log").read_bytes()
+    assert in_binary.rstrip(b"\0\xfe") == b"\xff\0" + share.encode()
+    assert len(in_binary) == len(b"\xff\0\0\xfe") + 255 + len("/share")
+    assert (logs / "environment.txt").read_text().splitlines() == [
+        f"# environment {Path(home).name}",
+        f"# conda_pack {real} sha256:{_sha256(real)}",
+        f"python-{platform.python_version()}-0",
+        "tiny-1.0-0",
+    ]
+    assert await second.value() == [home, 7]
     later = Capsule.open((await second.result()).capsule).folder / "logs/1/environment.log"
     assert "was built before" in later.read_text()
 
@@ -142,6 +183,38 @@ def test_what_stays_inside_is_unpacked(tmp_path: Path) -> None:
     assert (tmp_path / "out/up/file").read_text() == "content"
 
 
+def test_of_two_with_one_name_the_last_counts(tmp_path: Path) -> None:
+    """Files and links replace each other, and nothing is written through the earlier one."""
+    (tmp_path / "canary").write_text("alive")
+    archive = archive_of(
+        tmp_path / "a.tar.gz",
+        ("file", FILE, "first"),
+        ("file", FILE, "second"),
+        ("was-link", LINK, "../canary"),
+        ("was-link", FILE, "content"),
+        ("was-file", FILE, "content"),
+        ("was-file", LINK, "file"),
+        ("link", LINK, "../canary"),
+        ("link", LINK, "was-link"),
+        ("hard", FILE, "content"),
+        ("hard", HARD, "file"),
+    )
+
+    code, said = _unpack(archive, tmp_path / "out")
+
+    out = tmp_path / "out"
+    assert code == 0, said
+    assert [(out / name).read_text() for name in ("file", "was-link", "was-file")] == [
+        "second",
+        "content",
+        "second",
+    ]
+    assert not (out / "was-link").is_symlink()
+    assert (out / "link").read_text() == "content"
+    assert (out / "hard").samefile(out / "file")
+    assert (tmp_path / "canary").read_text() == "alive"
+
+
 @pytest.mark.parametrize(
     "entries",
     [
@@ -153,8 +226,12 @@ def test_what_stays_inside_is_unpacked(tmp_path: Path) -> None:
         [("d", LINK, "."), ("e", LINK, "d/..")],
         [("x/y/z", FILE, "x"), ("s", LINK, "x/y"), ("t", LINK, "s/../../..")],
         [("a", LINK, ".."), ("a/canary", FILE, "x")],
-        [("a", LINK, "b"), ("a", FILE, "x")],
-        [("a", FILE, "x"), ("a", FILE, "y")],
+        [("a/b", FILE, "x"), ("a", LINK, "b")],
+        [("a", FOLDER, ""), ("a", FILE, "y")],
+        [("a", FILE, "x"), ("b", HARD, "a"), ("a", FILE, "y")],
+        [("a", FILE, "x"), ("a", HARD, "a")],
+        [("a", FILE, "x"), ("a", LINK, "../canary")],
+        [("a", LINK, "b"), ("a", FOLDER, "")],
         [("a", HARD, "../canary")],
         [("a", HARD, "/etc/hostname")],
         [("l", LINK, "f"), ("a", HARD, "l"), ("f", FILE, "x")],

@@ -6,7 +6,8 @@ to standard output, last ``sha256 HEX`` of the archive it read.
 
 The archive is read once, from front to back. Regular files and folders are made first, each
 below folders made here; links are made after the last of them, and are then resolved: no name
-is ever written through a link.
+is ever written through a link. Of entries with the same name the last counts: conda-pack writes
+two where two packages have the same file, and for ``bin/activate`` where conda is packed, too.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Unpacking:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kinds: dict[str, str] = {"": "folder"}
-        self._links: list[tuple[str, str, bool]] = []
+        self._links: dict[str, tuple[str, bool]] = {}
+        self._hard_targets: set[str] = set()
         folder.mkdir(0o700)
 
     def run(self, path: Path) -> str:
@@ -95,8 +97,8 @@ class Unpacking:
         name = _plain(member.name)
         if not name and member.isdir():
             return
-        if name in self._kinds and not (member.isdir() and self._kinds[name] == "folder"):
-            raise Refused(f"named twice: {name!r}")
+        if name in self._kinds and not member.isdir():
+            self._forget(name)
         self._make_folders(name.rpartition("/")[0])
         if member.isdir():
             self._make_folders(name)
@@ -106,10 +108,24 @@ class Unpacking:
                 raise Refused(f"larger than {self._max_bytes} bytes")
             self._write(archive, member, name)
         elif member.issym() or member.islnk():
-            self._links.append((name, member.linkname, member.issym()))
+            self._links[name] = (member.linkname, member.issym())
             self._kinds[name] = "link"
+            if member.islnk():
+                self._hard_targets.add(_plain(member.linkname))
         else:
             raise Refused(f"neither file, folder nor link: {name!r}")
+
+    def _forget(self, name: str) -> None:
+        """Undo an entry for which another one comes."""
+        kind = self._kinds[name]
+        # What a hard link names is the content at its place in the archive, not a later one.
+        if kind == "folder" or name in self._hard_targets:
+            raise Refused(f"named twice: {name!r}")
+        if kind == "link":
+            del self._links[name]
+        else:
+            (self._folder / name).unlink()
+        del self._kinds[name]
 
     def _make_folders(self, name: str) -> None:
         done = ""
@@ -136,7 +152,7 @@ class Unpacking:
 
     def _make_links(self) -> None:
         root = self._folder.resolve()
-        for name, target, symbolic in self._links:
+        for name, (target, symbolic) in self._links.items():
             path = self._folder / name
             if symbolic:
                 if not target or target.startswith("/") or "\0" in target:
@@ -147,7 +163,7 @@ class Unpacking:
             else:
                 raise Refused(f"a hard link to what is no file: {name!r} -> {target!r}")
         # Only now, with all of them made, is known where each leads.
-        for name, target, symbolic in self._links:
+        for name, (target, symbolic) in self._links.items():
             # Not resolve(): a link to itself is odd, and leads nowhere.
             found = Path(os.path.realpath(self._folder / name))
             if symbolic and not found.is_relative_to(root):
