@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -141,7 +142,8 @@ async def test_writes_to_its_folder_only(every_sandbox: SandboxPlace) -> None:
     tried = ["/usr/x", "/etc/x", "/x", "/dev/x", "/proc/sys/kernel/core_pattern"]
     tried += ["/proc/sysrq-trigger", str(every_sandbox.folder / "fabric" / "x")]
     # The test's folder lies in /tmp, which is another one inside.
-    own = ["x", "/tmp/x", "/dev/shm/x", "/var/tmp/y"]  # noqa: S108 - those inside
+    name = f"x-{secrets.token_hex(4)}"
+    own = ["x", f"/tmp/{name}", "/dev/shm/x", "/var/tmp/y"]  # noqa: S108 - those inside
     own += [str(every_sandbox.folder / "outside")]
     hidden = [str(every_sandbox.folder / "fabric" / "other"), "/etc/shadow", "/root/.ssh"]
     hidden += [str(every_sandbox.home), "/run", "/sys/fs/cgroup", "/proc/1/root/etc/shadow"]
@@ -157,7 +159,7 @@ async def test_writes_to_its_folder_only(every_sandbox: SandboxPlace) -> None:
     assert allowed == [0] * len(own)
     assert (every_sandbox.folder / "outside").read_text() == "unchanged"
     assert (every_sandbox.task / "x").exists()
-    assert "x" not in os.listdir("/tmp")  # noqa: PTH208, S108 - the host's, one look at it
+    assert name not in os.listdir("/tmp")  # noqa: PTH208, S108 - the host's, one look at it
 
 
 async def test_system_calls_are_refused(sandboxes: SandboxPlace) -> None:

@@ -47,6 +47,9 @@ __all__ = ["Session"]
 
 Rows = dict[str, list[Any]]
 
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
+"""Relative to the energy: a smaller fall is how its sum was rounded."""
+
 
 class Session:
     """One run of one flow.
@@ -270,7 +273,8 @@ class Session:
         if not Gate.of(decision).opens:
             # A float32 flow is asked for more after these steps, but never for more to be had.
             decision = self._at_exit()
-        fell = judging.energy_of(self.compiled, self.carry.z) < before
+        fall = before - judging.energy_of(self.compiled, self.carry.z)
+        fell = fall > _ROUNDING * abs(before)
         better = Gate.of(decision).opens or not Gate.of(was).opens
         self.polished = kept = fell and better and Gate.of(during).opens
         if not kept:
