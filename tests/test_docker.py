@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pytest
 import pytest_asyncio
 
 from temporal_fabric import Capsule
 from temporal_fabric.testing.docker_daemon import IMAGE
 from temporal_fabric.testing.environment import FabricEnvironment
+from tests import portable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-OF_THE_RUN = ("epoch", "time")
 """Columns of telemetry that differ from run to run, whatever a payload writes."""
 
 
@@ -74,47 +73,15 @@ def submit(environment: FabricEnvironment, *args: str, body: object = None) -> d
     return found
 
 
-@pytest.fixture(scope="module")
-def measurements(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The input of the portable example, made by its own step."""
-    path = tmp_path_factory.mktemp("portable") / "measurements.bin"
-    subprocess.run([sys.executable, EXAMPLES / "portable/make_input.py", path], check=True)
-    return path
-
-
-async def test_one_request_on_both(both: FabricEnvironment, measurements: Path) -> None:
+async def test_one_request_on_both(both: FabricEnvironment, tmp_path: Path) -> None:
     """The portable example gives the same outputs and telemetry as a process and in a container."""
-    results = {
-        backend: submit(
-            both,
-            str(EXAMPLES / "portable.yaml"),
-            "--backend",
-            backend,
-            "--set",
-            f"id=portable-{backend}",
-            "--set",
-            f"payload.process.inputs.0.source_uri={measurements.as_uri()}",
-        )
-        for backend in ("local", "docker")
-    }
-    local, docker = results["local"], results["docker"]
-    assert (local["state"], docker["state"]) == ("SUCCEEDED", "SUCCEEDED"), results
-    assert docker["backend"].startswith("docker@")
-    assert _digests(local) == _digests(docker)
-    assert set(_digests(docker)) == {"blocks.csv", "summary.json"}
-    assert _telemetry(local) == _telemetry(docker)
-    assert len(_telemetry(docker)) == 100
+    given = portable.make_input(tmp_path)
+    local = portable.run_on("local", both, given)
+    docker = portable.run_on("docker", both, given)
 
-
-def _digests(result: dict[str, Any]) -> dict[str, str]:
-    return {output["path"]: output["sha256"] for output in result["outputs"]}
-
-
-def _telemetry(result: dict[str, Any]) -> list[tuple[Any, ...]]:
-    path = Capsule.open(result["capsule"]).folder / "telemetry.parquet"
-    columns = ", ".join(OF_THE_RUN)
-    asked = f"SELECT * EXCLUDE ({columns}) FROM '{path}' ORDER BY seq, name"  # noqa: S608 - ours
-    return duckdb.connect().execute(asked).fetchall()
+    assert docker == local
+    assert set(docker[0]) == portable.OUTPUTS
+    assert len(docker[1]) == portable.ROWS
 
 
 async def test_a_container(both: FabricEnvironment) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,16 +15,17 @@ from temporal_fabric.testing.debian_image import NAME as IMAGE
 from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.evidence import EvidenceLedger
 from temporal_fabric.testing.kubernetes_bench import kubernetes_test_options
+from tests import portable
 from tests.backends.kubernetes_cluster import HOST_IP, NODE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.backends.kubernetes_cluster import KubernetesCluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_EXAMPLES = Path(__file__).parents[2] / "examples"
 _REPORT = """
 import json, os, socket
 def report(event):
@@ -175,24 +173,12 @@ async def test_what_cannot_run_is_refused_or_told(
 
 async def test_the_portable_example_gives_the_same(lab: FabricEnvironment, tmp_path: Path) -> None:
     """The portable example gives the same outputs and telemetry here and as a process."""
-    given = tmp_path / "measurements.bin"
-    subprocess.run([sys.executable, _EXAMPLES / "portable/make_input.py", given], check=True)
-    uri = f"payload.process.inputs.0.source_uri={given.as_uri()}"
-    told: list[Any] = []
-    for backend in ("local", "cluster"):
-        name = f"portable-{backend}"
-        asked = ["--backend", backend, "--set", f"id={name}", "--set", uri]
-        done = lab.cli("submit", str(_EXAMPLES / "portable.yaml"), *asked)
-        assert done.returncode == 0, done.stderr
-        assert _result(lab, name)["returned"] == 0
-        result = json.loads(lab.cli("result", name, "-o", "json").stdout)
-        assert result["backend"].startswith(f"{backend}@")
-        rows = "SELECT step, name, value FROM telemetry ORDER BY step, name"
-        metrics = lab.cli("capsule", "query", rows, name, "-o", "json").stdout
-        told.append(({row["path"]: row["sha256"] for row in result["outputs"]}, metrics))
-    assert told[0] == told[1]
-    assert set(told[0][0]) == {"blocks.csv", "summary.json"}
-    assert json.loads(told[0][1])
+    given = portable.make_input(tmp_path)
+    found = portable.run_on("cluster", lab, given)
+
+    assert found == portable.run_on("local", lab, given)
+    assert set(found[0]) == portable.OUTPUTS
+    assert len(found[1]) == portable.ROWS
 
 
 async def test_a_gang_is_one_job(

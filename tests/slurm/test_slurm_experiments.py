@@ -19,6 +19,7 @@ from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.evidence import REPORT, EvidenceLedger
 from temporal_fabric.testing.slurm_bench import site_options
 from temporal_fabric.testing.slurm_site import PYTHON
+from tests import portable
 from tests.bodies import process
 from tests.slurm.conftest import configuration
 from tests.test_docs import ON_SLURM, ROOT, fences, run_page
@@ -136,6 +137,20 @@ async def test_inputs_go_there_and_everything_comes_back(
     assert json.loads((tmp_path / "got" / "return.json").read_text()) == 42
     assert environment.cli("logs", "twice").stdout == "read 21\n"
     assert not (environment.settings.runs / "default" / "twice").exists()
+
+
+async def test_the_portable_example_gives_the_same(
+    environment: FabricEnvironment, tmp_path: Path
+) -> None:
+    """The portable example gives the same outputs and telemetry here and as a process."""
+    given = portable.make_input(tmp_path)
+    found = portable.run_on("cluster", environment, given)
+    async with FabricEnvironment.fresh() as other:
+        local = await asyncio.to_thread(portable.run_on, "local", other, given)
+
+    assert found == local
+    assert set(found[0]) == portable.OUTPUTS
+    assert len(found[1]) == portable.ROWS
 
 
 async def test_what_it_waits_for_is_shown_and_a_cancelled_one_never_starts(
