@@ -85,7 +85,7 @@ def problems(body: Mapping[str, Any]) -> list[Problem]:
     if not is_table(payload) or not is_table(payload.get("energy")):
         return []
     try:
-        spec = read_spec(spec_of(payload))
+        spec = read_spec(spec_of(_without_texts(payload)))
         check_profile(spec)
     except RequestRejected as exc:
         return [_placed(one, payload) for one in exc.problems]
@@ -101,6 +101,14 @@ def problems(body: Mapping[str, Any]) -> list[Problem]:
         for name, path in _files(spec.model_dump())
         if not brought and not Path(path).is_absolute()
     ]
+
+
+def _without_texts(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return a payload without durations as texts, which admission judges and makes numbers."""
+    budgets = payload.get("budgets")
+    if not is_table(budgets) or not isinstance(budgets.get("wall_s"), str):
+        return payload
+    return payload | {"budgets": {k: v for k, v in budgets.items() if k != "wall_s"}}
 
 
 def with_energy(body: Mapping[str, Any]) -> dict[str, Any]:
