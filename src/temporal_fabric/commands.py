@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from temporal_fabric import names
+from temporal_fabric.cancelling import check_cancelled
 from temporal_fabric.errors import FabricError, Problem, RequestRejected, ServerUnavailable
 from temporal_fabric.host_calls import ask_backend
 from temporal_fabric.states import State
@@ -94,6 +95,7 @@ async def run_command(
     loop = asyncio.get_running_loop()
     try:
         while True:
+            check_cancelled()
             try:
                 answer = await _ask(client, asked)
             except ServerUnavailable:

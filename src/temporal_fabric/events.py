@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.cancelling import check_cancelled
 from temporal_fabric.clock import now
 from temporal_fabric.errors import ServerUnavailable
 from temporal_fabric.logs import is_here, reachable
@@ -56,6 +57,7 @@ async def read_events(handle: ExperimentHandle, settings: Settings) -> AsyncIter
     reader = _Reader(handle, settings)
     beat, stands, away = dict[str, Any](), "", False
     while True:
+        check_cancelled()
         try:
             status = await handle.status(detail=False)
             if status.state != stands or status.final:

@@ -7,6 +7,7 @@ import base64
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
+from temporal_fabric.cancelling import check_cancelled
 from temporal_fabric.capsule.reading import Capsule
 from temporal_fabric.errors import CapsuleError, ServerUnavailable, StoreError
 from temporal_fabric.holes import read_on
@@ -45,6 +46,7 @@ async def read_logs(
         opened: dict[int, BinaryIO] = {}
         offsets: dict[int, int] = {}
         while True:
+            check_cancelled()
             status = await (handle.next_status() if follow else handle.status(detail=False))
             for epoch in _epochs(settings, status):
                 if epoch not in opened and (path := _find(settings, status, epoch, name)):
@@ -97,6 +99,7 @@ async def _from_afar(
     """Yield the output of the newest attempt through its host's worker."""
     offset, epoch = 0, 0
     while True:
+        check_cancelled()
         status = await (handle.next_status(detail=True) if follow else handle.status())
         # Without a worker the status does not know the epoch; that is no new attempt.
         if status.epoch and status.epoch != epoch:

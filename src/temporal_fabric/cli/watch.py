@@ -6,7 +6,6 @@ import asyncio
 import codecs
 import json
 import os
-import signal
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from temporal_fabric.cancelling import check_cancelled
 from temporal_fabric.cli.output import progress_line
 from temporal_fabric.console import say, state_line, state_text
 from temporal_fabric.errors import ServerUnavailable
@@ -65,9 +65,9 @@ async def watch_experiments(
     from temporal_fabric.cli.live import experiments  # noqa: PLC0415
 
     console = Console()
-    ended = _ended_by_ctrl_c()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        while not ended.is_set():
+        while True:
+            check_cancelled()
             rows = max(3, console.height - _AROUND)
             try:
                 found = await look()
@@ -78,19 +78,6 @@ async def watch_experiments(
                 continue
             live.update(experiments([*shown, *found[rows:]], rows), refresh=True)
             await asyncio.sleep(_EVERY_S)
-
-
-def _ended_by_ctrl_c() -> asyncio.Event:
-    """Return what Ctrl-C sets, beside cancelling: a call that ends just then can swallow that."""
-    ended, loop, task = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
-
-    def end() -> None:
-        ended.set()
-        if task is not None:
-            task.cancel()
-
-    loop.add_signal_handler(signal.SIGINT, end)
-    return ended
 
 
 async def _answers(look: Callable[[], Awaitable[object]]) -> None:

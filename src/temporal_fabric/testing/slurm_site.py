@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,8 @@ class SlurmSite:
         self.user = f"fab{secrets.token_hex(4)}"
         self.port = 0
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # A daemon dies with the thread that started it: this one stays until `stop`.
+        self._thread = ThreadPoolExecutor(1, "slurm-site")
 
     @property
     def home(self) -> Path:
@@ -166,9 +169,13 @@ class SlurmSite:
     def start_part(self, name: str) -> None:
         """Start one daemon and return when it works."""
         with self._log(name).open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                self._argv(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self._processes[name] = self._thread.submit(
+                subprocess.Popen,
+                self._argv(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            ).result()
         works: dict[str, Callable[[], bool]] = {
             "munged": lambda: self._succeeds(
                 "munge", "-S", str(self.folder / "munge/socket"), "-n"
@@ -247,6 +254,7 @@ class SlurmSite:
         for name in ("slurmd", "slurmctld", "sshd", "munged"):
             if name in self._processes:
                 self.stop_part(name)
+        self._thread.shutdown()
         self._kill_user()
         _checked("userdel", self.user)
         shutil.rmtree(self.folder, ignore_errors=True)
