@@ -70,6 +70,8 @@ class SilaDevice:
 
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
+        self._cancelling = asyncio.Lock()
+        self._cancelled: set[str] = set()
 
     async def client(self) -> Client:
         """Return the open connection, with the device's own feature definitions.
@@ -209,8 +211,17 @@ class SilaDevice:
             await asyncio.gather(*streams, return_exceptions=True)
 
     async def cancel(self, uuid: str) -> bool:
-        """Ask the device to end one execution; return whether it can."""
-        return await self._stop(self.options.cancel, "CancelCommand", uuid)
+        """Ask the device to end one execution; return whether it can.
+
+        Whoever ends a run and whoever drives it both ask: the device hears it once, for a
+        program may take a second request for another one.
+        """
+        async with self._cancelling:
+            if uuid not in self._cancelled:
+                if not await self._stop(self.options.cancel, "CancelCommand", uuid):
+                    return False
+                self._cancelled.add(uuid)
+            return True
 
     async def halt(self) -> bool:
         """Let the device stop whatever it does, at once; return whether it can."""
