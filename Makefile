@@ -27,14 +27,7 @@ demo: $(READY)  ## Four experiments; the worker is killed in the middle, all of 
 
 test: $(READY)  ## Every test, on real servers and processes.
 	@sh tests/backends/setup.sh
-	@echo "==> tests: real servers and processes, in two lanes, because most of them wait; the second lane prints at its end"
-	@second=$$(mktemp); trap 'rm -f $$second' EXIT; \
-	    $(BIN)/python -m pytest tests --ignore=tests/flows --ignore-glob='tests/test_*.py' > $$second 2>&1 & lane=$$!; \
-	    $(BIN)/python -m pytest tests/test_*.py; one=$$?; \
-	    wait $$lane; two=$$?; cat $$second; \
-	    echo "==> tests of the flows, in a process of their own: JAX makes a process large and unfit to fork"; \
-	    $(BIN)/python -m pytest tests/flows; three=$$?; \
-	    test $$one -eq 0 -a $$two -eq 0 -a $$three -eq 0
+	@$(BIN)/python -m tests.lanes
 
 check: $(READY)  ## Lint, types, layers, package contents.
 	@echo "==> ruff"        && $(BIN)/ruff check . && $(BIN)/ruff format --check .

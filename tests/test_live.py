@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,6 +50,14 @@ def _file(folder: Path, body: dict[str, Any]) -> str:
     path = folder / f"{body['id']}.json"
     path.write_text(json.dumps(body))
     return str(path)
+
+
+def _wait_for(words: str, file: Path) -> None:
+    """Wait until a file has these words."""
+    until = time.monotonic() + 60
+    while words not in file.read_text():
+        assert time.monotonic() < until, file.read_text()
+        time.sleep(0.05)
 
 
 def test_follow_draws_progress_below_the_output(
@@ -155,27 +164,24 @@ def test_followers_outlive_the_server(own_environment: FabricEnvironment, tmp_pa
     """A server that dies and comes back costs followers a note, and no line of output."""
     env = own_environment
     env.start_worker()
-    body = shell("for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.5; done")
+    body = shell("for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 1; done")
     command = [sys.executable, "-m", "temporal_fabric.cli", "submit", "-f", _file(tmp_path, body)]
     screen = Terminal([sys.executable, "-m", "temporal_fabric.cli", "list", "--watch"], env.env)
-    follower = subprocess.Popen(
-        command, env=env.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert follower.stdout is not None
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("wb") as said, err.open("wb") as noted:
+        follower = subprocess.Popen(command, env=env.env, stdout=said, stderr=noted)
     assert env.server is not None
-    first = follower.stdout.readline()
+    _wait_for("line 1", out)
     screen.until(f"{body['id']}  RUNNING")
 
     env.server.kill()
     away = screen.until("does not answer")
+    _wait_for("does not answer", err)
     env.start_server()
-    said, noted = follower.communicate(timeout=60)
+    assert follower.wait(timeout=60) == 0, err.read_text()
     screen.until(f"{body['id']}  SUCCEEDED")
     screen.close()
 
-    assert follower.returncode == 0, noted
-    assert [f"{line}\n" for line in (first + said).splitlines()[:8]] == [
-        f"line {number}\n" for number in range(1, 9)
-    ]
-    assert "does not answer" in noted
+    lines = out.read_text().splitlines()
+    assert lines[:8] == [f"line {number}" for number in range(1, 9)]
     assert body["id"] in away
