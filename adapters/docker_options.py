@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.adapters import option_checks
 from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.shapes import is_list
 
@@ -66,17 +67,7 @@ def read_options(options: Mapping[str, Any], backend: str) -> DockerOptions:
         RequestRejected: an option is unknown or has a wrong value; every one is a problem.
     """
     at = f"/backends/{backend}/options"
-    known = tuple(field.name for field in fields(DockerOptions))
-    problems = [
-        Problem(
-            "E_UNKNOWN_FIELD",
-            f"{at}/{name}",
-            f"unknown option {name!r}; there are {', '.join(known)}",
-            allowed=known,
-        )
-        for name in options
-        if name not in known
-    ]
+    problems = [*option_checks.names(options, DockerOptions, at)]
     problems += [
         Problem(code, f"{at}/{name}", text, actual=repr(options[name])[:80])
         for name, (right, code, text) in _RULES.items()

@@ -14,10 +14,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.adapters import option_checks
+from temporal_fabric.adapters.option_checks import Span
 from temporal_fabric.errors import Problem
 from temporal_fabric.shapes import is_list, is_table
 
@@ -48,16 +50,15 @@ _TEXTS = {
     "gpu_model_label": (_LABEL_KEY, "a label of the nodes, such as nvidia.com/gpu.product"),
 }
 _FLAGS = ("read_only_root", "network_policy", "autoscaled")
-_NUMBERS: dict[str, tuple[float, float]] = {
-    "user": (1, 2**31 - 1),
-    "keep_s": (60, 30 * 86400),
-    "start_s": (10, 86400),
-    "remember_days": (1, 365),
-    "answer_s": (1, 300),
-    "poll_s": (0.1, 60),
-    "largest_gang": (1, 1000),
+_NUMBERS = {
+    "user": Span(1, 2**31 - 1, whole=True, besides="and never root"),
+    "keep_s": Span(60, 30 * 86400, whole=True),
+    "start_s": Span(10, 86400),
+    "remember_days": Span(1, 365, whole=True),
+    "answer_s": Span(1, 300),
+    "poll_s": Span(0.1, 60),
+    "largest_gang": Span(1, 1000, whole=True),
 }
-_WHOLE = frozenset({"user", "keep_s", "remember_days", "largest_gang"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +147,11 @@ def check_options(options: Mapping[str, Any], backend: str) -> list[Problem]:
         backend: The backend's name, for the paths.
     """
     at = f"/backends/{backend}/options"
-    known = tuple(item.name for item in fields(KubernetesOptions))
-    found = [
-        Problem("E_UNKNOWN_FIELD", f"{at}/{name}", f"unknown option {name!r}", allowed=known)
-        for name in options
-        if name not in known
-    ]
     return [
-        *found,
+        *option_checks.names(options, KubernetesOptions, at),
         *_check_texts(options, at),
-        *_check_numbers(options, at),
+        *option_checks.numbers(options, _NUMBERS, at),
+        *option_checks.flags(options, _FLAGS, at),
         *_check_tables(options, at),
         *_check_lists(options, at),
     ]
@@ -178,20 +174,6 @@ def _check_texts(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
     if isinstance(config, str) and config and not Path(config).expanduser().is_file():
         message = "there is no such file on this host; name a kubeconfig, or leave it out"
         yield Problem("E_PATH", f"{at}/kubeconfig", message, actual=config[:80])
-
-
-def _check_numbers(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
-    for name, (least, most) in _NUMBERS.items():
-        value = options.get(name, least)
-        kind = int if name in _WHOLE else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
-            what = "a whole number" if name in _WHOLE else "a number"
-            more = ", and never root" if name == "user" else ""
-            message = f"{name} is {what} from {least:g} to {most:g}{more}"
-            yield Problem("E_RANGE", f"{at}/{name}", message)
-    for name in _FLAGS:
-        if not isinstance(options.get(name, False), bool):
-            yield Problem("E_TYPE", f"{at}/{name}", f"{name} is true or false")
 
 
 def _check_tables(options: Mapping[str, Any], at: str) -> Iterator[Problem]:

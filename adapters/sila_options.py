@@ -19,9 +19,10 @@ Without ``cancel`` and ``halt`` the feature ``CancelController`` is used where t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.adapters import option_checks
 from temporal_fabric.errors import Problem, RequestRejected
 
 if TYPE_CHECKING:
@@ -64,12 +65,7 @@ def read_options(options: Mapping[str, Any], backend: str) -> SilaOptions:
         RequestRejected: an option is missing, unknown or has a wrong value; each is a problem.
     """
     at = f"/backends/{backend}/options"
-    known = tuple(field.name for field in fields(SilaOptions))
-    problems = [
-        Problem("E_UNKNOWN_FIELD", f"{at}/{name}", f"unknown option {name!r}", allowed=known)
-        for name in options
-        if name not in known
-    ]
+    problems = [*option_checks.names(options, SilaOptions, at)]
     problems += [
         Problem("E_TYPE", f"{at}/{name}", text, actual=repr(options[name])[:80])
         for name, (right, text) in _RULES.items()

@@ -13,10 +13,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.adapters import option_checks
+from temporal_fabric.adapters.option_checks import Span
 from temporal_fabric.adapters.ssh_target import Target, read_target
 from temporal_fabric.errors import Problem
 from temporal_fabric.shapes import is_list
@@ -28,13 +30,13 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:+-]{0,127}\Z")
 _FOLDER = re.compile(r"[A-Za-z0-9_./+@=-]{1,512}\Z")
 _TEXTS = ("host", "user", "key", "host_key", "known_hosts", "folder", "bin", "python", "setup")
 _WORDS = ("partition", "account", "qos")
-_NUMBERS: dict[str, tuple[float, float]] = {
-    "port": (1, 65535),
-    "sessions": (1, 32),
-    "connect_s": (1, 300),
-    "answer_s": (1, 600),
-    "poll_s": (0.1, 600),
-    "settle_s": (0.1, 600),
+_NUMBERS = {
+    "port": Span(1, 65535, whole=True, code="E_SSH_TARGET"),
+    "sessions": Span(1, 32, whole=True),
+    "connect_s": Span(1, 300),
+    "answer_s": Span(1, 600),
+    "poll_s": Span(0.1, 600),
+    "settle_s": Span(0.1, 600),
 }
 
 
@@ -112,16 +114,11 @@ def check_options(options: Mapping[str, Any], backend: str) -> list[Problem]:
         backend: The backend's name, for the paths.
     """
     at = f"/backends/{backend}/options"
-    known = tuple(field.name for field in fields(SlurmOptions))
-    found = [
-        Problem("E_UNKNOWN_FIELD", f"{at}/{name}", f"unknown option {name!r}", allowed=known)
-        for name in options
-        if name not in known
-    ]
     return [
-        *found,
+        *option_checks.names(options, SlurmOptions, at),
         *_check_texts(options, at),
-        *_check_numbers(options, at),
+        *option_checks.flags(options, ("agent",), at),
+        *option_checks.numbers(options, _NUMBERS, at),
         *_check_way(options, at),
     ]
 
@@ -139,19 +136,6 @@ def _check_texts(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
             if not plain or ".." in Path(value).parts:
                 message = f"{name} is a plain path on the cluster, without spaces and '..'"
                 yield Problem("E_PATH", f"{at}/{name}", message, actual=value[:80])
-    if not isinstance(options.get("agent", False), bool):
-        yield Problem("E_TYPE", f"{at}/agent", "agent is true or false")
-
-
-def _check_numbers(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
-    for name, (least, most) in _NUMBERS.items():
-        value = options.get(name, least)
-        whole = name in {"port", "sessions"}
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not number or not least <= value <= most:
-            what = "a whole number" if whole else "a number"
-            code = "E_SSH_TARGET" if name == "port" else "E_RANGE"
-            yield Problem(code, f"{at}/{name}", f"{name} is {what} from {least:g} to {most:g}")
 
 
 def _check_way(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
