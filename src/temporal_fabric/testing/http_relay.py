@@ -1,28 +1,25 @@
-"""A forwarding shim for HTTP: one request and one answer for each connection.
-
-`temporal_fabric.testing.relay` is the same for protocols of lines.
-"""
+"""A forwarding shim for HTTP: one request and one answer for each connection."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from temporal_fabric.testing.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_LATE_S = 1.0
 _PIECE = 65536
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:[^\r]*", re.IGNORECASE)
 
 
-class HttpRelay:
-    """Forwards requests on Unix sockets, and spoils what it was told to.
+class HttpRelay(Relay):
+    """Forwards requests on Unix sockets.
 
     Args:
         path: Where clients find the relay.
@@ -40,42 +37,8 @@ class HttpRelay:
         fault: str,
         garble: Callable[[bytes, int], bytes],
     ) -> None:
-        self._path, self._target = path, target
-        self._match, self._fault, self._garble = re.compile(match.encode()), fault, garble
-        self._garbled = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        """Begin to listen."""
-        self._server = await self._listen()
-
-    async def aclose(self) -> None:
-        """Stop listening and end every connection."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_unix_server(self._serve, str(self._path))
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(str(self._target))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        try:
-            with suppress(OSError, EOFError, asyncio.CancelledError):
-                if self._fault == "away":
-                    await asyncio.Event().wait()
-                await self._forward(reader, writer)
-        finally:
-            writer.close()
+        super().__init__(path, target, fault, garble)
+        self._match = re.compile(match.encode())
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -92,24 +55,15 @@ class HttpRelay:
             head = _CONNECTION.sub(b"", head)
             client.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + body)
             if spoiled:
-                await self._spoil(await server.read(), writer)
+                answer = await self._spoiled(await server.read())
+                writer.write(answer or b"")
+                await writer.drain()
                 return
             while piece := await server.read(_PIECE):
                 writer.write(piece)
                 await writer.drain()
         finally:
             client.close()
-
-    async def _spoil(self, answer: bytes, writer: asyncio.StreamWriter) -> None:
-        if self._fault == "lost_reply":
-            return
-        if self._fault == "late_reply":
-            await asyncio.sleep(_LATE_S)
-        if self._fault == "garbage":
-            answer = self._garble(answer, self._garbled)
-            self._garbled += 1
-        writer.write(answer)
-        await writer.drain()
 
 
 async def _join(

@@ -14,7 +14,7 @@ from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.launcher import LauncherClient
 from temporal_fabric.launcher.protocol import SOCKET
 from temporal_fabric.testing.bench import Bench, Fault
-from temporal_fabric.testing.relay import Relay
+from temporal_fabric.testing.relay import LineRelay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ class LocalBench(Bench):
     def __init__(self, folder: Path, variant: str = "") -> None:
         super().__init__(folder, variant)
         self._settings = Settings(home=folder, store=folder.as_uri())
-        self._relays: list[Relay] = []
+        self._relays: list[LineRelay] = []
         self._homes = count()
 
     def make(self) -> Adapter:
@@ -49,7 +49,7 @@ class LocalBench(Bench):
         # With the lock of the real one, so that nobody starts a second launcher here.
         (home / "launcher" / _LOCK).symlink_to(self._settings.launcher / _LOCK)
         match = f'"op":"{_OPERATIONS.get(call, call)}"'.encode()
-        relay = Relay(
+        relay = LineRelay(
             home / "launcher" / SOCKET, self._settings.launcher / SOCKET, match, fault, _garble
         )
         await relay.start()
