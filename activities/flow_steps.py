@@ -35,6 +35,7 @@ from temporal_fabric.flow_messages import (
 from temporal_fabric.flows.requested import files_of, spec_of
 from temporal_fabric.messages import STARTED
 from temporal_fabric.outcomes import AttemptResult, CertificateLine, FlowOutcome
+from temporal_fabric.recorder.flow_runs import is_redacted
 from temporal_fabric.requests.changes import after_failures
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.states import Reason
@@ -186,6 +187,7 @@ class _Run:
                 "data": files_of(spec, (place.folder / "task", place.input)),
                 "run_id": f"{attempt.tenant}/{attempt.request_id}",
                 "wall_s": request.limits.wall_s,
+                "redact": is_redacted(body),
             },
         )
         await self._desk.observer.started(request.kind, attempt.backend)

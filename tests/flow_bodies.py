@@ -64,15 +64,23 @@ class InProcess:
 
     def answer(self, *arguments: str) -> dict[str, Any]:
         """Return what a command answers."""
-        done = subprocess.run(
-            [sys.executable, "-m", "temporal_fabric.cli", "flow", *arguments, "-o", "json"],
+        found: dict[str, Any] = json.loads(self._done(*arguments, "-o", "json").stdout)
+        return found
+
+    def refused(self, *arguments: str) -> str:
+        """Return why a command does nothing."""
+        done = self._done(*arguments)
+        assert done.returncode, done.stdout
+        return done.stderr
+
+    def _done(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "temporal_fabric.cli", "flow", *arguments],
             capture_output=True,
             text=True,
             check=False,
             env=self._env,
         )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
 
 
 async def reaches(handle: ExperimentHandle, least: int) -> int:

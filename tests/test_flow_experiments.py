@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import yaml
 
-from temporal_fabric import Capsule, ExperimentCanceled, ExperimentFailed, Fabric
+from temporal_fabric import (
+    Capsule,
+    ExperimentCanceled,
+    ExperimentFailed,
+    Fabric,
+    RequestRejected,
+)
 from temporal_fabric.capsule.queries import query
 from temporal_fabric.capsule.report import report
 from tests.flow_bodies import SMALL, InProcess, endless, flow, reaches
@@ -116,6 +124,43 @@ async def test_a_specification_in_a_file_is_brought_along(
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["attempts"][0]["flow"]["sha256"] == expected["sha256"]
+
+
+async def test_a_redacted_flow_keeps_figures_only(
+    fabric: Fabric, environment: FabricEnvironment, in_process: InProcess, tmp_path: Path
+) -> None:
+    """Neither capsule nor host keep arrays, pictures, checkpoints or files, whatever the end."""
+    np.save(tmp_path / "seen.npy", np.linspace(0.0, 1.0, 64))
+    data = {"seen": {"type": "file", "path": str(tmp_path / "seen.npy")}}
+    private = {"settings": {"redact_artifacts": True}}
+    wanted = {"redact_artifacts": True, "outputs": [{"source_path": "summary.json"}]}
+    done = await fabric.submit(flow(SMALL | {"data": data}, settings=wanted))
+    stopped = await fabric.submit(flow(LONG | {"data": data}, **private))
+    bad = flow(SMALL, settings=wanted | {"outputs": [{"source_path": "/output/x.npy"}]})
+    with pytest.raises(RequestRejected) as refused:
+        await fabric.submit(bad)
+    result = await done.result()
+    await reaches(stopped, 100)
+    await stopped.cancel()
+    with pytest.raises(ExperimentCanceled) as caught:
+        await stopped.result()
+
+    capsules = [Capsule.open(str(uri)) for uri in (result.capsule, caught.value.result["capsule"])]
+    went_on = await asyncio.to_thread(
+        in_process.refused, "resume", str(capsules[1].folder), "--out", str(tmp_path / "on")
+    )
+    for capsule in capsules:
+        names = {PurePath(entry.path) for entry in capsule.manifest.files}
+        assert {name.suffix for name in names} == {".json", ".jsonl", ".log", ".parquet", ".toml"}
+        assert capsule.manifest.experiment["redact_artifacts"] is True
+        assert capsule.verify() == []
+    told = json.loads((capsules[0].folder / "artifacts/summary.json").read_text())
+    assert 0 < told["statistics"]["x"]["norm"] < 64
+    assert not (environment.home / "runs" / "default" / stopped.id).exists()
+    (problem,) = refused.value.problems
+    assert problem.code == "E_CONFLICT"
+    assert problem.path == "/payload/flow/outputs/0/source_path"
+    assert "redact_artifacts" in went_on
 
 
 async def test_paused_and_resumed(fabric: Fabric, in_process: InProcess) -> None:

@@ -20,6 +20,7 @@ from temporal_fabric.clock import now
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.holes import closed
 from temporal_fabric.messages import Sealed
+from temporal_fabric.recorder import flow_runs
 from temporal_fabric.recorder.merging import compensation_events, merge
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import Workplace
@@ -82,7 +83,7 @@ class CapsuleWriter:
             self._put("request.json", _json(body)),
             *(self._put_log(result, epoch, name) for epoch in result.epochs for name in _LOGS),
         )
-        integrity = await self._put_artifacts(result)
+        integrity = await self._put_artifacts(result, redacted=flow_runs.is_redacted(body))
         if integrity:
             result = failed(result, Reason.INTEGRITY, integrity)
         result = replace(result, capsule=uri)
@@ -93,7 +94,7 @@ class CapsuleWriter:
             self._put("result.json", _json(record)),
         )
         entries = tuple(sorted(self._entries, key=attrgetter("path")))
-        manifest = Manifest(_experiment(result, run), entries, now()).dump()
+        manifest = Manifest(_experiment(result, run, body), entries, now()).dump()
         reach(FailPoint.CAPSULE_WRITTEN)
         await self._store.replace(f"{self._key}/{MANIFEST}", manifest)
         reach(FailPoint.CAPSULE_SEALED)
@@ -117,8 +118,13 @@ class CapsuleWriter:
         paths = await asyncio.to_thread(merge, folders, result, target, run)
         await _together(*(self._put_file(path.name, path) for path in paths))
 
-    async def _put_artifacts(self, result: ExperimentResult) -> str:
-        """Copy the committed epoch's outputs and the checkpoints; return what does not match."""
+    async def _put_artifacts(self, result: ExperimentResult, *, redacted: bool) -> str:
+        """Copy the committed epoch's outputs and the checkpoints; return what does not match.
+
+        Args:
+            result: The run's terminal record.
+            redacted: Leave out the data of a flow's run.
+        """
         place = Workplace.of(self._runs, result.tenant, result.request_id, result.epoch)
         wrong = ""
         for output in result.outputs:
@@ -127,6 +133,8 @@ class CapsuleWriter:
                 wrong = f"output changed after the attempt ended: {output.path}"
         for path in _files(place.checkpoints):
             name = path.relative_to(place.checkpoints).as_posix()
+            if redacted and flow_runs.holds_data(name):
+                continue
             await self._put_file(f"checkpoints/{name}", path)
         return wrong
 
@@ -193,13 +201,16 @@ def _events(result: ExperimentResult) -> bytes:
     return "".join(f"{row}\n" for row in rows).encode()
 
 
-def _experiment(result: ExperimentResult, run: Mapping[str, str]) -> dict[str, Any]:
+def _experiment(
+    result: ExperimentResult, run: Mapping[str, str], body: Mapping[str, Any]
+) -> dict[str, Any]:
     fields = ("tenant", "request_id", "digest", "state", "reason", "message", "backend", "epoch")
     chosen = {name: getattr(result, name) for name in fields}
     plain = {key: str(v) if not isinstance(v, int) else v for key, v in chosen.items()}
     last = next((ended for ended in result.attempts if ended.epoch == result.epoch), None)
     inputs = [_filled(asdict(given)) for given in last.inputs] if last else []
-    return plain | dict(run) | ({"inputs": inputs} if inputs else {})
+    more = {"redact_artifacts": True} if flow_runs.is_redacted(body) else dict[str, Any]()
+    return plain | dict(run) | more | ({"inputs": inputs} if inputs else {})
 
 
 def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:

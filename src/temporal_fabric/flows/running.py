@@ -193,6 +193,11 @@ def _apart(run: Path, out: Path | None) -> Path:
                 " folder to go on in (--out)"
             )
         return run
+    if sealed and RunFolder(inner).manifest()["redact_artifacts"]:
+        raise CapsuleError(
+            f"the capsule keeps no checkpoint [capsule={run}]: its request said"
+            " `redact_artifacts`, so run it anew"
+        )
     if out.exists():
         raise CapsuleError(f"there is something already [folder={out}]: name another folder")
     shutil.copytree(inner if sealed else run, out)

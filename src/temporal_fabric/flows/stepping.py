@@ -172,7 +172,8 @@ class Durable:
         Args:
             folder: Of the run.
             asked: ``spec``, the specification; ``data``, for each name of data in a file where
-                that lies; ``run_id``; ``epoch``; ``wall_s``, what this attempt may take.
+                that lies; ``run_id``; ``epoch``; ``wall_s``, what this attempt may take;
+                ``redact``, whether its capsule keeps none of its data.
 
         Returns:
             ``policy`` and ``state`` for the controller; ``good``, the last good checkpoint;
@@ -280,7 +281,8 @@ class Durable:
             compiled = run.session.compiled
             arrays = run.files.read(good).state
             energy = float(compiled.energy.value(run.session.carry.z))
-            near = keep_result(results, "", compiled, arrays)
+            redact = bool(run.files.manifest()["redact_artifacts"])
+            near = keep_result(results, "", compiled, arrays, redact=redact)
         decisions = _judged(folder, asked["number"]) or run.decisions
         run.files.describe(
             {
@@ -337,7 +339,7 @@ def _create(folder: Path, asked: Mapping[str, Any]) -> None:
         plain["data"][name]["path"] = kept
     durable.make_folder(folder)
     files.put_json("spec.json", {"folder": ".", "spec": plain})
-    files.create(manifest_of(spec, asked["run_id"], redact=False))
+    files.create(manifest_of(spec, asked["run_id"], redact=asked["redact"]))
 
 
 def _answer(run: _Run, question: Question) -> Report:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.clock import stamp
 from temporal_fabric.recorder.arrow import Table, arrow, parquet
+from temporal_fabric.shapes import is_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SEGMENTS = "segments"
@@ -38,6 +40,21 @@ def number_of(segment: Path) -> int:
 def is_run(folder: Path) -> bool:
     """Say whether a folder of checkpoints is that of a flow's run."""
     return (folder / SEGMENTS).is_dir()
+
+
+def is_redacted(body: Mapping[str, Any]) -> bool:
+    """Say whether a request keeps none of its flow's data in the capsule."""
+    payload: Any = body["payload"].get("flow")
+    return is_table(payload) and payload.get("redact_artifacts") is True
+
+
+def holds_data(name: str) -> bool:
+    """Say whether a file of a run holds data, and not only figures.
+
+    Args:
+        name: Relative to the run's folder.
+    """
+    return name.startswith(("checkpoints/", "data/"))
 
 
 def telemetry(run: Path) -> Table:

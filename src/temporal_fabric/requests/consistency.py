@@ -27,6 +27,9 @@ class Contradiction(NamedTuple):
 
 
 Body = dict[str, Any]
+_FIGURES = ("certificates.json", "summary.json")
+"""Outputs of a flow without data: what it is worth, and statistics of its result."""
+
 _ONCE_A_REQUEST = ("cpu", "memory", "disk", "nodes")
 
 
@@ -78,6 +81,17 @@ def _files(body: Body) -> Iterator[Contradiction]:
         yield from _repeated(body, (*path, "outputs"), "name", "the name")
         yield from _repeated(body, (*path, "outputs"), "target_uri", "the target")
         yield from _repeated(body, (*path, "outputs"), "source_path", "the source path")
+
+
+def _redacted(body: Body) -> Iterator[Contradiction]:
+    if _at(body, "payload", "flow", "redact_artifacts") is not True:
+        return
+    for path in (("payload", "flow", "outputs"), ("artifacts", "outputs")):
+        for index, row in _items(body, *path):
+            source = row.get("source_path")
+            if isinstance(source, str) and source.removeprefix("/output/") not in _FIGURES:
+                what = f"is not kept with `redact_artifacts`; only {' and '.join(_FIGURES)} are"
+                yield Contradiction("E_CONFLICT", (*path, index, "source_path"), what)
 
 
 def _rollback(body: Body) -> Iterator[Contradiction]:
@@ -144,6 +158,7 @@ def _backends(body: Body) -> Iterator[Contradiction]:
 
 _CHECKS: tuple[Callable[[Body], Iterator[Contradiction]], ...] = (
     _files,
+    _redacted,
     _rollback,
     _steps,
     _secrets,

@@ -116,6 +116,8 @@ class FlowPayload(Model):
     sparsity: Json = Field(default={})
     """Penalty, thresholding and how thresholds adapt."""
     seed: int | None = Field(default=None, ge=0, le=limits.INT_MAX)
+    redact_artifacts: bool = False
+    """Keep statistics of the result only: no arrays, pictures, checkpoints or data in files."""
     inputs: Inputs = ()
     outputs: Outputs = ()
 
