@@ -34,8 +34,8 @@ from temporal_fabric.messages import AcquireInput, CompensationRule, Grant, Prio
 from temporal_fabric.outcomes import ExperimentResult
 from temporal_fabric.requests import admit
 from temporal_fabric.requests.changes import after_failures, differences
+from temporal_fabric.requests.compensating import compensating
 from temporal_fabric.requests.moments import deadline_at
-from temporal_fabric.requests.rollback import compensating
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason, State
 from temporal_fabric.verdicts import unplaceable

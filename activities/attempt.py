@@ -41,8 +41,8 @@ from temporal_fabric.messages import STARTED, AttemptInput, AttemptUpdate
 from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.outcomes import AttemptResult
 from temporal_fabric.requests.changes import after_failures
+from temporal_fabric.requests.compensating import compensating
 from temporal_fabric.requests.models import ExecutionRequest
-from temporal_fabric.requests.rollback import compensating
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workplace import OutputRefused, Workplace, declared_outputs
 

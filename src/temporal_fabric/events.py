@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from temporal_fabric.capsule.reading import Capsule
     from temporal_fabric.config import Settings
-    from temporal_fabric.handle import ExperimentHandle
+    from temporal_fabric.logs import Watched
     from temporal_fabric.status import ExperimentStatus
 
 Event = dict[str, Any]
@@ -38,7 +38,7 @@ _LOOKS = 60
 """How often a look may find an attempt gone and its end not known: half a minute."""
 
 
-async def read_events(handle: ExperimentHandle, settings: Settings) -> AsyncIterator[Event]:
+async def read_events(handle: Watched, settings: Settings) -> AsyncIterator[Event]:
     """Yield states, the payload's events and heartbeats until the experiment ends.
 
     Args:
@@ -93,7 +93,7 @@ class _SealedMeanwhile(Exception):
 class _Reader:
     """What one reader has had of one experiment."""
 
-    def __init__(self, handle: ExperimentHandle, settings: Settings) -> None:
+    def __init__(self, handle: Watched, settings: Settings) -> None:
         self._handle = handle
         self._settings = settings
         self._timeline: list[dict[str, Any]] = []

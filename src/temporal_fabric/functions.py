@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from temporal_fabric.errors import FabricError, MapFailed
 from temporal_fabric.function_source import function_source
@@ -17,12 +17,19 @@ from temporal_fabric.function_source import function_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from temporal_fabric.client import Fabric
     from temporal_fabric.handle import ExperimentHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class Submitter(Protocol):
+    """What takes requests: `temporal_fabric.Fabric` does."""
+
+    async def submit(self, request: dict[str, Any], /) -> ExperimentHandle:
+        """See `Fabric.submit`."""
+        ...
 
 
 class Task(Generic[P, R]):
@@ -37,7 +44,7 @@ class Task(Generic[P, R]):
         TypeError: the function's source cannot be shipped; the message says why.
     """
 
-    def __init__(self, fabric: Fabric, function: Callable[P, R], fields: dict[str, Any]) -> None:
+    def __init__(self, fabric: Submitter, function: Callable[P, R], fields: dict[str, Any]) -> None:
         self.fabric = fabric
         self.function = function
         """The plain function, for a call right here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from temporal_fabric.cancelling import check_cancelled
 from temporal_fabric.capsule.reading import Capsule
@@ -20,15 +20,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from temporal_fabric.config import Settings
-    from temporal_fabric.handle import ExperimentHandle
+    from temporal_fabric.messages import ReadAnswer
     from temporal_fabric.status import ExperimentStatus
 
 _POLL_S = 0.3
 _CHUNK = 64 * 1024
 
 
+class Watched(Protocol):
+    """An experiment that can be asked about: `temporal_fabric.ExperimentHandle` is one."""
+
+    async def status(self, *, detail: bool = True) -> ExperimentStatus:
+        """See `ExperimentHandle.status`."""
+        ...
+
+    async def next_status(self, *, detail: bool = False) -> ExperimentStatus:
+        """See `ExperimentHandle.next_status`."""
+        ...
+
+    async def read(self, backend: str, asked: ReadInput) -> ReadAnswer:
+        """See `ExperimentHandle.read`."""
+        ...
+
+
 async def read_logs(
-    handle: ExperimentHandle, settings: Settings, *, stream: str = "stdout", follow: bool = False
+    handle: Watched, settings: Settings, *, stream: str = "stdout", follow: bool = False
 ) -> AsyncIterator[bytes]:
     """Yield a payload's output, attempt after attempt.
 
@@ -93,9 +109,7 @@ async def _from_capsule(capsule: Capsule, name: str) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _from_afar(
-    handle: ExperimentHandle, stream: str, *, follow: bool
-) -> AsyncIterator[bytes]:
+async def _from_afar(handle: Watched, stream: str, *, follow: bool) -> AsyncIterator[bytes]:
     """Yield the output of the newest attempt through its host's worker."""
     offset, epoch = 0, 0
     while True:

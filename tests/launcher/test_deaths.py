@@ -131,7 +131,8 @@ async def test_records_of_an_earlier_launcher(place: Place) -> None:
 
 async def test_silence_is_not_absence(place: Place) -> None:
     """A stopped launcher makes every answer unknown, and is not replaced."""
-    client = await place.connect(timeout_s=0.5)
+    await place.connect()  # a start may take its time
+    client = await place.connect(timeout_s=1)
     os.kill(client.launcher_pid, signal.SIGSTOP)
     try:
         for call in (client.query("a"), client.wait("a", 0.1), client.keys()):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeVar
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.launcher import freezing, log_cap, process
 from temporal_fabric.launcher.commands import Commands
-from temporal_fabric.launcher.freezing import WallLimit
 from temporal_fabric.launcher.journal import log
 from temporal_fabric.launcher.live import Attempt
 from temporal_fabric.launcher.protocol import (
@@ -26,6 +25,7 @@ from temporal_fabric.launcher.protocol import (
     LaunchSpec,
     RefusedError,
 )
+from temporal_fabric.launcher.wall_limit import WallLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -203,7 +203,9 @@ class Supervisor:
             attempt.tried.set()
         if not attempt.error and not attempt.reaped:
             attempt.wall.go()
-            self._spawn_task(log_cap.follow(attempt, self._pool))
+            if attempt.log_cap is not None:
+                following = log_cap.follow(attempt.log_cap, self._pool, lambda: attempt.reaped)
+                self._spawn_task(following)
 
     async def _let_go(self, attempt: Attempt, child: process.Child) -> str:
         """Write the ``running`` record, release the child, return why it did not exec."""
@@ -270,7 +272,9 @@ class Supervisor:
         await self._clear(attempt)
         usage = await self._in_pool(attempt.tree.usage)
         record = _counted(attempt.record, usage, rusage)
-        record = replace(record, log_dropped_bytes=await log_cap.finish(attempt, self._pool))
+        if attempt.log_cap is not None:
+            dropped = await log_cap.finish(attempt.log_cap, self._pool)
+            record = replace(record, log_dropped_bytes=dropped)
         if attempt.report is not None:
             status, failure = attempt.report.outcome(status)
             attempt.error = attempt.error or failure

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from temporal_fabric.launcher import limits as held
+from temporal_fabric.launcher.bases import distinct
 
 if TYPE_CHECKING:
+    from temporal_fabric.launcher.bases import Bases
     from temporal_fabric.launcher.limits import Limits
-
-NONE = "none"
 
 _FREEZE_S = 2.0
 _PREFIX = "a-"
@@ -35,36 +35,6 @@ class Usage:
     cpu_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bases:
-    """The folders below which each attempt gets its groups."""
-
-    version: str = NONE
-    """How trees are killed."""
-
-    kill: Path | None = None
-    memory: Path | None = None
-    cpu: Path | None = None
-    """Where version 1 counts processor time."""
-
-    quota: Path | None = None
-    """Where processor time is limited."""
-
-    pids: Path | None = None
-
-    def folders(self) -> list[Path]:
-        """Return the distinct folders, that for killing first."""
-        return _distinct(self.kill, self.memory, self.cpu, self.quota, self.pids)
-
-    def needed(self, limits: Limits) -> list[Path]:
-        """Return the folders that an attempt with these limits needs.
-
-        Raises:
-            ValueError: a limit has no controller here.
-        """
-        return _distinct(self.kill, self.memory, self.cpu, *held.folders(self, limits))
-
-
 class Group:
     """The control groups of one attempt."""
 
@@ -73,7 +43,8 @@ class Group:
             raise ValueError("no control groups here")
         self._bases, self._limits = bases, limits
         self._name = _PREFIX + key
-        self.folders = [base / self._name for base in bases.needed(limits)]
+        needed = distinct(bases.kill, bases.memory, bases.cpu, *held.folders(bases, limits))
+        self.folders = [base / self._name for base in needed]
         self._kill = bases.kill / self._name
 
     def create(self) -> None:
@@ -207,10 +178,6 @@ def remove_group(group: Path) -> None:
         if not group.exists():
             return
         time.sleep(0.002)
-
-
-def _distinct(*folders: Path | None) -> list[Path]:
-    return list(dict.fromkeys(folder for folder in folders if folder is not None))
 
 
 def _freeze(state: Path) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from temporal_fabric.launcher import delegation
-from temporal_fabric.launcher.cgroups import NONE, Bases, remove_group
+from temporal_fabric.launcher.bases import NONE, Bases
+from temporal_fabric.launcher.cgroups import remove_group
 
 V1, V2 = "v1", "v2"
 CHOICE_ENV = "FABRIC_LAUNCHER_CGROUP"

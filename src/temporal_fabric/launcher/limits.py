@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from temporal_fabric.launcher.cgroups import Bases
+    from temporal_fabric.launcher.bases import Bases
 
 MEMORY, CPUS, PIDS = "memory", "cpus", "pids"
 

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from temporal_fabric.launcher.freezing import WallLimit
 from temporal_fabric.launcher.log_cap import LogCap
 from temporal_fabric.launcher.protocol import HOME_ENV, KEY_ENV
+from temporal_fabric.launcher.wall_limit import WallLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

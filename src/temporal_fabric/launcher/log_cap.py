@@ -16,9 +16,9 @@ from temporal_fabric.launcher import syscalls
 from temporal_fabric.launcher.journal import log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from temporal_fabric.launcher.live import Attempt
     from temporal_fabric.launcher.protocol import LaunchSpec
 
 BLOCK = 64 * 1024
@@ -76,10 +76,10 @@ class LogCap:
         self._cut[path] = end
 
 
-async def follow(attempt: Attempt, pool: Executor) -> None:
-    """Hold the output of an attempt to its cap until its main process has ended."""
-    cap, pause_s = attempt.log_cap, _FASTEST_S
-    while cap is not None and not attempt.reaped:
+async def follow(cap: LogCap, pool: Executor, ended: Callable[[], bool]) -> None:
+    """Hold an attempt's output to its cap until its main process has ended."""
+    pause_s = _FASTEST_S
+    while not ended():
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _SLOWEST_S)
         if cap.over():
@@ -87,12 +87,10 @@ async def follow(attempt: Attempt, pool: Executor) -> None:
             await _trim(cap, pool)
 
 
-async def finish(attempt: Attempt, pool: Executor) -> int:
+async def finish(cap: LogCap, pool: Executor) -> int:
     """Cut once more after the end; return how many bytes were given up in all."""
-    if attempt.log_cap is None:
-        return 0
-    await _trim(attempt.log_cap, pool)
-    return attempt.log_cap.dropped
+    await _trim(cap, pool)
+    return cap.dropped
 
 
 async def _trim(cap: LogCap, pool: Executor) -> None:

@@ -42,6 +42,7 @@ from temporal_fabric.launcher.trees import GroupTree, MarkedTree
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
+    from temporal_fabric.launcher.bases import Bases
     from temporal_fabric.launcher.trees import Tree
 
 PLAIN = "plain"
@@ -60,7 +61,7 @@ class Setup:
     mode: str
     """``pidns``, ``userns`` or ``plain``."""
 
-    bases: cgroups.Bases
+    bases: Bases
     host_proc: int
 
     def tree_kill(self) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from temporal_fabric.launcher import cgroups
+    from temporal_fabric.launcher.bases import Bases
 
 _MODES = ("pidns", "userns", "plain")
 _MODE_ENV = "FABRIC_LAUNCHER_MODE"
@@ -149,7 +149,7 @@ def _launcher(mode: str, host_proc: int, report: int, go: int, answer: int) -> N
     server.serve(server.Setup(mode, bases, host_proc), ready)
 
 
-def _report(bases: cgroups.Bases) -> bytes:
+def _report(bases: Bases) -> bytes:
     return json.dumps({"bases": [str(base) for base in bases.folders()]}).encode()
 
 

@@ -20,6 +20,7 @@ from temporal_fabric.launcher.protocol import HOME_ENV, KEY_ENV
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from temporal_fabric.launcher.bases import Bases
     from temporal_fabric.launcher.limits import Limits
 
 _FREEZE_S = 2.0
@@ -68,7 +69,7 @@ class Tree(Protocol):
 class GroupTree:
     """A tree held by control groups: nothing leaves it without rights to do so."""
 
-    def __init__(self, bases: cgroups.Bases, key: str, limits: Limits) -> None:
+    def __init__(self, bases: Bases, key: str, limits: Limits) -> None:
         self._group = cgroups.Group(bases, key, limits)
         self._group.create()
         self.signal = self._group.signal
