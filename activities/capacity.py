@@ -37,6 +37,7 @@ class Capacity:
         self.slots = slots
         self.mark = mark
         self._running: set[str] = set()
+        self._leaving: set[str] = set()
         self._granted: dict[str, float] = {}
         self._line: list[_Turn] = []
         self._turns: dict[str, _Turn] = {}
@@ -116,7 +117,28 @@ class Capacity:
         """Give the place back; repeating it changes nothing."""
         self._granted.pop(key, None)
         self._running.discard(key)
+        self._leaving.discard(key)
         self.call_first()
+
+    def gives_way(self, key: str, priority: int) -> bool:
+        """Say whether who runs is to leave its place, because more urgent ones wait for it.
+
+        No more are told to leave than make room for those; who was told so is told it again.
+
+        Args:
+            key: Who runs, and can go on later from where it stands.
+            priority: 1 to 10, its own.
+        """
+        if key not in self._leaving and self._is_short_of(priority):
+            self._leaving.add(key)
+        return key in self._leaving
+
+    def _is_short_of(self, priority: int) -> bool:
+        """Say whether those in line who are more urgent than this need further places."""
+        urgent = sum(-turn[0] > priority for turn in self._line)
+        if self.slots is None or not urgent or self.drained is not None:
+            return False
+        return urgent > self.slots - self.used + len(self._leaving)
 
     def call_first(self) -> None:
         """Let the first in line look again whether there is a place."""

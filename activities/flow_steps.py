@@ -91,7 +91,7 @@ class FlowSteps:
                 # As every question that cannot be answered: the controller ends the run.
                 return FlowStepped({"report": "broke", "message": str(exc)})
             reach(FailPoint.FLOW_ANSWERED)
-            done = FlowStepped(**found)
+            done = FlowStepped(**found, gives_way=run.gives_way())
             await asyncio.to_thread(run.say, _line(standing, done))
             return done
 
@@ -151,6 +151,11 @@ class _Run:
             StaleEpoch: it is not.
         """
         await self._record.require_newest(self._run.attempt.epoch, self._run.run_id)
+
+    def gives_way(self) -> bool:
+        """Say whether a more urgent experiment waits for the place."""
+        places = self._desk.capacity(self._run.attempt.backend)
+        return places.gives_way(self._run.workflow_id, self._run.priority)
 
     async def claim(self) -> None:
         """Claim the start before the first effect.

@@ -9,7 +9,8 @@ references only.
 
 A stop (cancellation, deadline, preemption) is not the controller's business. It ends the run
 between two questions, or after the grace within one: either way the last good checkpoint, and the
-state to go on from, are on disk.
+state to go on from, are on disk. That a more urgent experiment waits for its place is told with
+the answer to a question, so a flow that is preempted always ends between two.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class CertifiedFlow:
         self._paused = False
         self._stop: str | None = None
         """Reason token of a stop that was asked for, empty for a person's; None: none was."""
+
+        self._how = "stopped"
+        """How it came to the stop, for the message."""
 
     @workflow.run
     async def run(self, order: Any = None) -> AttemptResult:
@@ -133,7 +137,7 @@ class CertifiedFlow:
             state, commands = advance(policy, state, report_from_json(report))
             going.standing = replace(going.standing, state=state.as_json())
         if state.finished is None:
-            return await _finish(going, *_stopped(self._stop or ""))
+            return await _finish(going, *_stopped(self._stop or "", self._how))
         return await _finish(going, state.finished, [c for c in commands if isinstance(c, Record)])
 
     async def _may_go_on(self, going: _Going) -> bool:
@@ -165,6 +169,9 @@ class CertifiedFlow:
                 await handle
             return None
         done = handle.result()
+        if done.gives_way and self._stop is None:
+            self._stop = Reason.PREEMPTED
+            self._how = "left its place to a more urgent experiment"
         going.standing = replace(
             standing,
             good=done.good or standing.good,
@@ -192,15 +199,14 @@ async def _tell(run: FlowRun, opened: FlowOpened, state: State, at: str) -> None
         await parent.signal(names.SIGNAL_ATTEMPT, update)
 
 
-def _stopped(reason: str) -> tuple[Finish, list[Record]]:
+def _stopped(reason: str, how: str) -> tuple[Finish, list[Record]]:
     """Return the end that a stop makes of a run, and what is recorded of it."""
     outcome, event = _STOPS.get(reason, (Outcome.CANCELED, RunEvent.CANCELLED))
-    why = "stopped; its last good checkpoint is kept"
     records = [
         Record(event, {"why": reason or "cancelled"}),
         Record(RunEvent.RUN_FINISHED, {"outcome": outcome.value, "reason": reason}),
     ]
-    return Finish(outcome, reason, why), records
+    return Finish(outcome, reason, f"{how}; its last good checkpoint is kept"), records
 
 
 def _unopened(run: FlowRun, opened: FlowOpened) -> AttemptResult:

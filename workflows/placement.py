@@ -13,6 +13,7 @@ from temporalio.exceptions import ActivityError
 from temporal_fabric import names
 from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AcquireInput, Grant
+from temporal_fabric.states import Reason
 from temporal_fabric.workflows import calls
 from temporal_fabric.workflows.decisions import host_did_not_answer, pool_of, refusal
 from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 _MOST_URGENT = 10
 _NEAR = timedelta(seconds=30)
 """How long a compensation waits for the host where the payload has left its files."""
+
+
+class HostSilent(Exception):
+    """The host that was asked in place of the pool did not take the question."""
 
 
 class Placement:
@@ -47,6 +52,12 @@ class Placement:
         if backend not in self._avoided:
             self._avoided.append(backend)
 
+    def _left(self) -> Grant | None:
+        """Return the place that a flow was preempted at: its checkpoint lies on that host."""
+        grant, attempts = self._standing.grant, self._standing.attempts
+        preempted = bool(attempts) and attempts[-1].reason == Reason.PREEMPTED
+        return grant if grant and grant.kind == names.KIND_FLOW and preempted else None
+
     async def next(self) -> Grant:
         """Return the next grant.
 
@@ -57,12 +68,16 @@ class Placement:
         """
         self.number += 1
         wishes, request, grant = self._wishes, self._request(), None
+        near = self._left()
         while grant is None:
             # Paused, it asks for nothing; `since` keeps its place in line.
             await wishes.stand_still(self._standing)
             asked, priority = workflow.now(), wishes.priority
             request = replace(request, priority=priority)
-            grant = await self._asked(request, partial(self._changed, priority))
+            try:
+                grant = await self._asked(request, partial(self._changed, priority), near)
+            except HostSilent:
+                near = None
             waited = (workflow.now() - asked).total_seconds()
             request = replace(request, waited_s=request.waited_s + waited)
         if grant.denied:
@@ -118,9 +133,24 @@ class Placement:
             answer = await self._asked(request, lambda: False)
         return answer
 
-    async def _asked(self, request: AcquireInput, enough: Callable[[], bool]) -> Grant | None:
-        """Ask once; None where it was called off because it is `enough`."""
-        handle = calls.acquire(names.pool_queue(self.pool), request)
+    async def _asked(
+        self, request: AcquireInput, enough: Callable[[], bool], near: Grant | None = None
+    ) -> Grant | None:
+        """Ask once; None where it was called off because it is `enough`.
+
+        Args:
+            request: What is asked.
+            enough: Whether no answer is wanted any more.
+            near: A placement whose host is asked in place of the pool.
+
+        Raises:
+            HostSilent: that host did not take the question.
+        """
+        if near is None:
+            handle = calls.acquire(names.pool_queue(self.pool), request)
+        else:
+            patience = timedelta(seconds=near.patience_s)
+            handle = calls.acquire(names.backend_queue(near.backend), request, patience)
         try:
             await self._wishes.until(lambda: handle.done() or enough())
         except (CancelRequested, DeadlinePassed):
@@ -132,6 +162,8 @@ class Placement:
         try:
             return handle.result()
         except ActivityError as exc:
+            if near is not None and host_did_not_answer(exc):
+                raise HostSilent from exc
             refused = refusal(exc)
             self._standing.refuse(refused.message)
             raise refused from exc

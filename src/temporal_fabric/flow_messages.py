@@ -90,6 +90,8 @@ class FlowStepped:
 
     energy: float | None = None
     grad_norm: float | None = None
+    gives_way: bool = False
+    """Whether its place is wanted for a more urgent experiment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,12 +100,12 @@ REASONS: dict[Reason, Meaning] = {
         "The size in the message. Raise the limit, or write less below `FABRIC_OUTPUT_DIR`.",
     ),
     Reason.PREEMPTED: Meaning(
-        "the attempt gave up its place before its end: the workflow of a certified flow was "
-        "cancelled by itself",
-        "Its last good checkpoint was kept, and nothing of it is alive. The next attempt goes on "
-        "from there, and does not count towards `retry.max_attempts`.",
-        "Who cancelled `flow/<tenant>/<id>/<epoch>` in Temporal; to end the experiment, cancel "
-        "the experiment.",
+        "the attempt gave up its place before its end: a certified flow left it to a more urgent "
+        "experiment, its workflow was cancelled by itself, or the cluster took the place",
+        "A flow's last good checkpoint was kept, and nothing of it is alive. The next attempt goes "
+        "on from there, and does not count towards `retry.max_attempts`.",
+        "The message. `temporal-fabric reprioritise ID` makes a flow urgent enough to stay. To "
+        "end the experiment, cancel it, and not `flow/<tenant>/<id>/<epoch>`.",
     ),
     Reason.NO_BACKEND: Meaning(
         "no backend had a place within `queue_timeout`",

@@ -233,6 +233,24 @@ def test_wall_time() -> None:
     assert state.finished.reason == "TIMEOUT"
 
 
+def test_all_iterations_used_is_its_own_end() -> None:
+    """Late with its last iteration, a run ends by its exit check: there is nothing to go on to."""
+    late = replace(chunk(110), elapsed_s=61.0)
+    policy = Policy(wall_s=60, max_iterations=110)
+    state, _ = run(policy, *CERTIFIED, chunk(10), late)
+    assert state.finished is not None
+    assert state.finished.reason == "CERT_FAIL"
+
+    polishing = replace(policy, polish=25)
+    state, _ = run(polishing, *CERTIFIED, chunk(10), late)
+    assert state.finished is not None
+    assert state.finished.reason == "TIMEOUT"
+    again = state.reopened(polishing)
+    assert (again.phase, again.asked) == (3, Polish(state.settings, 25))
+    done = Polished(iteration=135, kept=True, gate=GREEN, exit=GREEN)
+    assert advance(polishing, again, done)[0].finished == Finish(Outcome.SUCCEEDED)
+
+
 def test_cancel_keeps_a_checkpoint() -> None:
     """A cancelled run saves what the chunk under way has reached."""
     state, commands = run(Policy(), *CERTIFIED, chunk(10), Stop(), chunk(110))

@@ -357,11 +357,12 @@ class _Turn:
         return self.policy.wall_s is not None and self.state.elapsed_s >= self.policy.wall_s
 
     def _out_of_time(self) -> bool:
-        """The budget of wall time: a result that meets its exit checks by then still counts."""
+        """The budget of wall time: a run that has come to its own end by then still counts."""
         if not self._late():
             return False
         gate = self.state.exit
-        if self.state.colour is Colour.GREEN and gate is not None and gate.opens:
+        ended = self.state.iteration >= self.policy.max_iterations and not self.policy.polish
+        if self.state.colour is Colour.GREEN and (ended or (gate is not None and gate.opens)):
             self._end()
             return True
         self._record(RunEvent.TIMEOUT, budget="wall_s", limit=self.policy.wall_s)

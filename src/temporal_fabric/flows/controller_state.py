@@ -10,6 +10,7 @@ from temporal_fabric.flows.commands import (
     Advance,
     Finish,
     Outcome,
+    Polish,
     Question,
     finish_from_json,
     question_from_json,
@@ -151,7 +152,9 @@ class ControllerState:
             ended.outcome is Outcome.CANCELED or ended.reason == Reason.TIMEOUT
         )
         left = policy.max_iterations - self.iteration
-        if not stopped or self.saved is None or left < 1:
+        if not stopped or self.saved is None or (left < 1 and not policy.polish):
             return self
-        asked = Advance(self.settings, min(policy.chunk, left))
-        return replace(self, stop="", finished=None, asked=asked)
+        going = replace(self, stop="", finished=None)
+        if left < 1:
+            return replace(going, phase=3, asked=Polish(self.settings, policy.polish))
+        return replace(going, asked=Advance(self.settings, min(policy.chunk, left)))
