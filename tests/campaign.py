@@ -21,6 +21,14 @@ ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "docs" / "evidence" / "campaign.json"
 SEED = "20261121"
 
+_ADAPTERS = {
+    "local": "adapters",
+    "docker": "adapters",
+    "kubernetes": "kubernetes",
+    "slurm": "slurm",
+    "sila": "adapters",
+}
+
 PARTS: dict[str, list[str]] = {
     "launcher kills": [
         "-m",
@@ -40,6 +48,19 @@ PARTS: dict[str, list[str]] = {
         "--timeout=3000",
     ],
     "worker and server deaths": ["-m", "pytest", "-q", "tests/test_deaths.py", "--timeout=3000"],
+    **{
+        f"100 submissions with lost replies, {name}": [
+            "-m",
+            "pytest",
+            "-q",
+            "-s",
+            f"tests/{folder}/test_lost_replies.py",
+            "-k",
+            f"test_{name}",
+            "--timeout=3000",
+        ]
+        for name, folder in _ADAPTERS.items()
+    },
     "200 deaths of workers and of JAX in flows": [
         "-m",
         "pytest",

@@ -1,4 +1,4 @@
-"""Fixtures: benches of the local adapter, in every way this host can run one, and of Docker."""
+"""Fixtures: benches of the local adapter in every way this host runs one, of Docker, of a lab."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.testing.conformance import new_report
 from temporal_fabric.testing.docker_bench import START, DockerBench
 from temporal_fabric.testing.local_bench import LocalBench
+from temporal_fabric.testing.sila_bench import SilaBench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -78,6 +79,16 @@ async def _docker_bench(docker: DockerDaemon, variant: str) -> AsyncIterator[Doc
     yield found
     await found.aclose()
     shutil.rmtree(folder)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sila_bench() -> AsyncIterator[SilaBench]:
+    """A bench of the lab adapter."""
+    folder = Path(tempfile.mkdtemp(prefix="fab"))
+    found = SilaBench(folder)
+    yield found
+    await found.aclose()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,12 +9,10 @@ import pytest_asyncio
 
 from temporal_fabric.adapters.conformance_report import NOT_APPLICABLE, PASSED
 from temporal_fabric.testing.conformance import CASES, Case, new_report
-from temporal_fabric.testing.sila_bench import SilaBench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from temporal_fabric.adapters.conformance_report import Report
+    from temporal_fabric.testing.sila_bench import SilaBench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,16 +23,6 @@ UNMADE = {
 }
 """What a device does not promise: it has no memory to limit, does not stand still, and runs no
 commands of a shell."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sila_bench() -> AsyncIterator[SilaBench]:
-    """A bench of the lab adapter."""
-    folder = Path(tempfile.mkdtemp(prefix="fab"))
-    found = SilaBench(folder)
-    yield found
-    await found.aclose()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
