@@ -1,4 +1,4 @@
-"""Tell of this worker's backends, and take one out of service: standalone activities."""
+"""Tell of this worker's backends, take one out of service, or stop it: standalone activities."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
+from temporal_fabric.activities.halting import halt_backend
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.adapters.experimental import experimental
-from temporal_fabric.backend_state import FAILING, OK, BackendsAnswer, BackendState, DrainInput
+from temporal_fabric.backend_state import (
+    FAILING,
+    OK,
+    BackendsAnswer,
+    BackendState,
+    DrainInput,
+    HaltAnswer,
+    HaltInput,
+)
 from temporal_fabric.errors import FabricError
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Backends:
-    """The ``backends`` and ``drain`` activities of one worker."""
+    """The ``backends``, ``drain`` and ``halt`` activities of one worker."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -52,6 +61,20 @@ class Backends:
                 raise ApplicationError(text, non_retryable=True) from exc
             places.call_first()
             return await self._state(asked.backend)
+
+    @activity.defn(name=names.ACTIVITY_HALT)
+    async def halt(self, asked: HaltInput) -> HaltAnswer:
+        """Stop the device of a backend at once, and grant nothing new there.
+
+        Raises:
+            ApplicationError: non-retryable; it cannot be stopped, or did not answer.
+        """
+        adapter, places = self._desk.backend(asked.backend), self._desk.capacity(asked.backend)
+        async with beating():
+            try:
+                return await halt_backend(adapter, places.mark, asked)
+            except FabricError as exc:
+                raise ApplicationError(str(exc), non_retryable=True) from exc
 
     async def _state(self, name: str) -> BackendState:
         adapter, places = self._desk.backend(name), self._desk.capacity(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -71,6 +72,39 @@ class Executing(Protocol):
 
     async def end(self, key: AttemptKey, command: str) -> None:
         """Ask a command to end, and make it a moment later. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """What an emergency stop came to."""
+
+    attempt: AttemptKey | None = None
+    """Whose the device was; None where it was nobody's."""
+
+    status: JobStatus | None = None
+    """The end of that attempt."""
+
+
+@runtime_checkable
+class Halting(Protocol):
+    """What an adapter has besides, where its backend moves things and can be stopped at once."""
+
+    async def halt(self, by: str, why: str) -> Halt:
+        """Stop the device at once, whatever it does for whomever; nothing is undone.
+
+        A normal return promises that the device has ended what it performed and is sent
+        nothing more: the attempt that had it has ended, and asks a person before anything of
+        it goes on. A repetition stops the device again.
+
+        Args:
+            by: Who wants it, for the attempt's log.
+            why: Their reason; may be empty.
+
+        Raises:
+            PermanentBackendError: the device has no command that stops it.
+            TransientBackendError: nobody knows whether it has stopped: call again.
+        """
         ...
 
 

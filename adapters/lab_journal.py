@@ -72,6 +72,9 @@ class Attempted:
     stop_s: float | None = None
     """Somebody wants its end, with this grace: no further step may begin."""
 
+    halted: bool = False
+    """Somebody has stopped the device in an emergency: a person has to look at it first."""
+
     forgotten: bool = False
     started_at: float | None = None
     ended_at: float | None = None
@@ -133,6 +136,7 @@ class Standing:
         elif what == "stop":
             given = [record["grace_s"], *([] if attempt.stop_s is None else [attempt.stop_s])]
             attempt.stop_s = min(given)
+            attempt.halted |= "halted_by" in record
         elif what == "forgotten":
             attempt.forgotten = True
         elif what == "turned":

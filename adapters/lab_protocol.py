@@ -133,6 +133,9 @@ def _lines(standing: Standing, epoch: int, device: str) -> Iterator[str]:
             yield f"{_time(record)} {_one_line(record['message'])}; undoing what was done"
         elif record["is"] == "end":
             yield f"{_time(record)} {_end(record)}"
+        elif "halted_by" in record:
+            why = f": {record['why']}" if record["why"] else ""
+            yield f"{_time(record)} halted by {_one_line(record['halted_by'] + why)}"
         elif "step" in record:
             key = (record["step"], record["undoes"])
             if record["is"] == journals.INTENDED:

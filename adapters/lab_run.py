@@ -126,17 +126,24 @@ class LabRun:
         if stoppable(standing, self._journal.epoch, grace_s) and standing.open is not None:
             await self._stop_command(standing.open, plan, grace_s)
             standing = await self._read()
-        if grace_s and standing.unknown is None:
+        if grace_s and self._undoing(standing):
             if standing.turned is None:
                 await self._turn(Reason.SIGNAL, _STOPPED)
-            while standing.unknown is None and standing.attempts[self._journal.epoch].end is None:
+            while self._undoing(standing):
                 await self._one_back(plan)
                 standing = await self._read()
-        if standing.unknown is not None:
+        if standing.attempts[self._journal.epoch].halted:
+            await self._ask_after_halt(standing, plan)
+        elif standing.unknown is not None:
             text = f"nobody knows whether {self._named(plan, standing.unknown).name} was performed"
             await self._end(Reason.LOST, f"{text}: look at the device before you use it again")
         elif standing.attempts[self._journal.epoch].end is None:
             await self._end(Reason.SIGNAL, f"{_STOPPED}, at once: nothing was undone")
+
+    def _undoing(self, standing: Standing) -> bool:
+        """Return whether what was done is still to be undone: nobody is needed, and may be."""
+        attempt = standing.attempts[self._journal.epoch]
+        return standing.unknown is None and attempt.end is None and not attempt.halted
 
     async def _one_back(self, plan: LabPayload) -> None:
         standing = await self._read()
@@ -179,6 +186,8 @@ class LabRun:
         command = await self._device.command(now.asked.feature, now.asked.command)
         given = values(now.asked, command)
         await self._device.lock()
+        if not self._stopping and await self._unwanted():
+            return
         await self._note(journals.INTENDED, now, command=now.call)
         reach(FailPoint.LAB_INTENDED)
         try:
@@ -198,6 +207,9 @@ class LabRun:
             else:
                 await self._note(journals.SENT, now, uuid=answer)
                 reach(FailPoint.LAB_RECORDED)
+
+    async def _unwanted(self) -> bool:
+        return (await self._read()).attempts[self._journal.epoch].stop_s is not None
 
     async def _settle(self, standing: Standing, plan: LabPayload, issued: Issued) -> None:
         """Follow a command to its end, or until somebody wants the end of the run."""
@@ -230,8 +242,11 @@ class LabRun:
         try:
             outcome = await execution.look()
         except CommandFailed as exc:
-            turned = (await self._read()).turned is not None
-            if stopping or (turned and not now.undoes):
+            standing = await self._read()
+            turned = standing.turned is not None
+            if standing.attempts[self._journal.epoch].halted:
+                await self._note(journals.UNKNOWN, now, says=f"the device was halted: {exc}")
+            elif stopping or (turned and not now.undoes):
                 await self._note(journals.STOPPED, now, says=str(exc))
             else:
                 await self._failed(now, str(exc))
@@ -293,6 +308,21 @@ class LabRun:
             "and no answer of the device is known. Look at the device, and say what is so."
         )
         text = f"it is not known whether {now.name} was performed"
+        await self._end(Reason.LOST, text, question=question)
+
+    async def _ask_after_halt(self, standing: Standing, plan: LabPayload) -> None:
+        """End the attempt with the question how it stands with the device, which was halted."""
+        if standing.attempts[self._journal.epoch].end is not None:
+            return
+        device = self._device.options.device
+        if standing.unknown is None:
+            text = f"{device} was halted between two steps"
+            said = "every step that was begun has ended, and nothing was undone. May the run go on?"
+        else:
+            name = self._named(plan, standing.unknown).name
+            text = f"{device} was halted in {name}"
+            said = "nothing was undone. Has it been performed to its end?"
+        question = f"{text}; {said} Look at the device first."
         await self._end(Reason.LOST, text, question=question)
 
     def _named(self, plan: LabPayload, issued: Issued) -> _Next:

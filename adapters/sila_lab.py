@@ -14,7 +14,9 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.adapters.capabilities import Halt
 from temporal_fabric.adapters.contract import (
+    AttemptKey,
     Inventory,
     JobHandle,
     JobStatus,
@@ -23,7 +25,7 @@ from temporal_fabric.adapters.contract import (
     Verdict,
 )
 from temporal_fabric.adapters.lab_claim import Claim
-from temporal_fabric.adapters.lab_journal import Journal, path_of, read
+from temporal_fabric.adapters.lab_journal import Journal
 from temporal_fabric.adapters.lab_protocol import Protocol
 from temporal_fabric.adapters.lab_run import LabRun, stoppable
 from temporal_fabric.adapters.sila_device import SilaDevice
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
-    from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
+    from temporal_fabric.adapters.contract import AttemptSpec
     from temporal_fabric.adapters.lab_journal import Standing
     from temporal_fabric.config import BackendConfig, Settings
     from temporal_fabric.requests.models import ExecutionRequest
@@ -49,6 +51,9 @@ _CHUNK = 64 * 1024
 _LOOK_S = 0.1
 _ASK_S = 1.0
 """However short somebody waits, the device has time for an answer."""
+
+_TOLD = 500
+"""Characters that are kept of what a person says."""
 
 _PATIENCE_S = 10.0
 """How long another call may hold a journal before this one is to be repeated."""
@@ -217,6 +222,42 @@ class SilaLabAdapter:
                     return
                 await self._device.cancel(issued.uuid)
 
+    async def halt(self, by: str, why: str) -> Halt:
+        """See `Halting.halt`; the device's own halt, or its cancel of the present command."""
+        holder = await asyncio.to_thread(self._claim.holder)
+        found = await self._halted(holder, by, why)
+        late = await asyncio.to_thread(self._claim.holder)
+        return found if late in {"", holder} else await self._halted(late, by, why)
+
+    async def _halted(self, holder: str, by: str, why: str) -> Halt:
+        """Stop the device, and the attempt that has it, if any."""
+        key = _key(holder)
+        if key is None:
+            await self._halt_device("")
+            return Halt()
+        journal, trouble = Journal(self._folder, key), ""
+        try:
+            await asyncio.to_thread(
+                journal.append, "stop", grace_s=0.0, halted_by=by[:_TOLD], why=why[:_TOLD]
+            )
+        except OSError as exc:  # whatever the disk is like, the device stops
+            trouble = str(exc)
+        standing = await self._read(journal)
+        self._device.badge = standing.badge(journal.experiment)
+        await self._halt_device(standing.open.uuid if standing.open is not None else "")
+        if trouble:
+            text = f"the device was told to stop, but not {key}, which may go on: {trouble}"
+            raise TransientBackendError(text)
+        async with self._holding(journal):
+            await self._drive(journal, key)
+            return Halt(key, _status(await self._read(journal), key.epoch))
+
+    async def _halt_device(self, uuid: str) -> None:
+        async with self._asking():
+            if not await self._device.halt() and not (uuid and await self._device.cancel(uuid)):
+                text = f"{self._options.device} has no command that stops it"
+                raise PermanentBackendError(f"{text}: use its own emergency stop")
+
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`; the journal stays, for it is what refuses a late call."""
         journal = Journal(self._folder, key)
@@ -231,7 +272,7 @@ class SilaLabAdapter:
     async def inventory(self) -> Inventory:
         """See `Adapter.inventory`."""
         holder = await asyncio.to_thread(self._claim.holder)
-        asks = await asyncio.to_thread(self._asks, holder) if holder else ""
+        asks = await asyncio.to_thread(self._asks, holder)
         unusable, detail = asks, dict[str, Any]()
         try:
             async with self._asking():
@@ -257,11 +298,11 @@ class SilaLabAdapter:
 
     def _asks(self, holder: str) -> str:
         """Return why nothing else may use the device while a person is asked about it."""
-        experiment = holder.rpartition("@")[0]
-        if read(path_of(self._folder, experiment)).unknown is None:
+        key = _key(holder)
+        if key is None or not _status(Journal(self._folder, key).read(), key.epoch).question:
             return ""
         return (
-            f"{experiment.partition('@')[2]} waits for a person's answer about this device: "
+            f"{key.request_id} waits for a person's answer about this device: "
             "temporal-fabric resolve"
         )
 
@@ -305,6 +346,14 @@ class SilaLabAdapter:
         except TransientBackendError:
             await self._device.drop()
             raise
+
+
+def _key(holder: str) -> AttemptKey | None:
+    """Return the attempt that a claim names, None where it names none."""
+    if not holder:
+        return None
+    tenant, request_id, epoch = holder.split("@")
+    return AttemptKey(tenant, request_id, int(epoch))
 
 
 def _status(standing: Standing, epoch: int) -> JobStatus:

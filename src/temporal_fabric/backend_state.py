@@ -59,3 +59,32 @@ class DrainInput:
     backend: str
     drained: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HaltInput:
+    """Stop the device of a backend at once."""
+
+    backend: str
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HaltAnswer:
+    """A device that has stopped, and what became of the experiment that had it."""
+
+    backend: str
+    tenant: str = ""
+    request_id: str = ""
+    """The experiment; empty where none had the device."""
+
+    epoch: int = 0
+    message: str = ""
+    """How its attempt ended."""
+
+    question: str = ""
+    """What a person is asked before anything of it goes on."""
+
+    drained: bool = True
+    """Whether nothing new is placed there until it is undrained."""

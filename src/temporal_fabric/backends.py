@@ -1,4 +1,4 @@
-"""What the backends are and do now, asked of their workers; and taking one out of service.
+"""What the backends are and do, asked of their workers; and taking one out of service.
 
 Each pool's queue is asked, which one worker answers for its host. Who else polls it is known
 to the server, and those hosts are asked by the queue of a backend, which only they poll.
@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,16 @@ from temporalio.client import ActivityFailureError
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
-from temporal_fabric.backend_state import SILENT, BackendsAnswer, BackendState, DrainInput
+from temporal_fabric.activities.halting import halt_backend
+from temporal_fabric.adapters.registry import build
+from temporal_fabric.backend_state import (
+    SILENT,
+    BackendsAnswer,
+    BackendState,
+    DrainInput,
+    HaltAnswer,
+    HaltInput,
+)
 from temporal_fabric.config import host_id
 from temporal_fabric.connection import asking
 from temporal_fabric.draining import DrainMark
@@ -93,6 +103,54 @@ async def set_drained(
     raise ServerUnavailable(
         f"the worker of {chosen} does not answer: start it, or run this on its own host"
     )
+
+
+async def halt(client: Client, settings: Settings, asked: HaltInput) -> HaltAnswer:
+    """Stop the device of a backend at once, by its worker, and place nothing new there.
+
+    Args:
+        client: A connected client.
+        settings: As for `read_backends`.
+        asked: Which, by its name, or the part before the ``@`` where only one has that.
+
+    Raises:
+        RequestRejected: E_NAME; no backend has that name, or more than one.
+        BackendError: it cannot be stopped so, or nobody knows whether it has stopped.
+        ServerUnavailable: neither the server nor the backend's worker answers.
+    """
+    chosen = _choose(await read_backends(client, settings), asked.backend)
+    queue = names.backend_queue(chosen)
+    with asking():
+        named = replace(asked, backend=chosen)
+        answer = await _ask(client, names.ACTIVITY_HALT, named, queue, HaltAnswer)
+    if answer is not None:
+        return answer
+    raise ServerUnavailable(
+        f"the worker of {chosen} does not answer, and nobody knows whether the device has "
+        "stopped: use its own emergency stop, or run this on the worker's host"
+    )
+
+
+async def halt_here(settings: Settings, asked: HaltInput) -> HaltAnswer | None:
+    """Stop the device of a backend of this home at once; needs no worker and no server.
+
+    Returns:
+        What became of it; None where the backend is another host's.
+
+    Raises:
+        RequestRejected: its options are wrong.
+        BackendError: it cannot be stopped so, or nobody knows whether it has stopped.
+    """
+    own = {told.name: told for told in _configured(settings)}
+    name = next((n for n in own if asked.backend in {n, _short(n)}), None)
+    if name is None:
+        return None
+    config = next(c for c in settings.backends if c.name == _short(name))
+    adapter = build(config, settings, host_id(settings.home))
+    try:
+        return await halt_backend(adapter, DrainMark(settings.home, name), asked)
+    finally:
+        await adapter.aclose()
 
 
 def set_drained_here(

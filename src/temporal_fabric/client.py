@@ -18,7 +18,8 @@ from temporalio.exceptions import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from temporal_fabric import names
-from temporal_fabric.backends import read_backends, set_drained, set_drained_here
+from temporal_fabric.backend_state import HaltInput
+from temporal_fabric.backends import halt, halt_here, read_backends, set_drained, set_drained_here
 from temporal_fabric.config import Settings
 from temporal_fabric.connection import asking, server_error
 from temporal_fabric.errors import (
@@ -33,7 +34,7 @@ from temporal_fabric.messages import PlanAnswer
 from temporal_fabric.native_threads import wait_until_outside
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.requests import ExecutionRequest, admit, digests
-from temporal_fabric.shapes import is_table
+from temporal_fabric.requests.naming import summary, with_id
 from temporal_fabric.status import ExperimentStatus, fill, fill_queued
 from temporal_fabric.store import open_store
 from temporal_fabric.verdicts import unplaceable
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from temporalio.client import Client
 
-    from temporal_fabric.backend_state import BackendState
+    from temporal_fabric.backend_state import BackendState, HaltAnswer
     from temporal_fabric.requests.admission import Admission
 
 _POLL_S = 0.5
@@ -98,7 +99,7 @@ class Fabric:
         """
         body = request.to_body() if isinstance(request, ExecutionRequest) else request
         luggage = Luggage(self.settings, progress)
-        admission = await luggage.pack(admit(_with_id(body)))
+        admission = await luggage.pack(admit(with_id(body)))
         handle = self.get(admission.request.id, admission.request.tenant)
         if await self._is_new(handle, admission):
             if check:
@@ -191,6 +192,28 @@ class Fabric:
     async def undrain(self, backend: str) -> BackendState:
         """Grant places on a drained backend again. Raises as `drain` does."""
         return await self._set_drained(backend, "", drained=False)
+
+    async def halt(self, backend: str, *, by: str, reason: str = "") -> HaltAnswer:
+        """Stop the device of a laboratory backend at once; nothing is undone, or placed there.
+
+        A person is asked before the experiment that has the device goes on.
+
+        Args:
+            backend: Its name, or the part before the ``@`` where only one has that.
+            by: Who wants it; it stays in the experiment's log.
+            reason: Why.
+
+        Returns:
+            What became of the experiment that had the device.
+
+        Raises:
+            RequestRejected: E_NAME; no backend has that name, or more than one.
+            BackendError: it cannot be stopped so, or nobody knows whether it has stopped.
+            ServerUnavailable: neither the server nor the backend's worker answers.
+        """
+        asked = HaltInput(backend, by, reason)
+        here = await halt_here(self.settings, asked)
+        return here or await halt(self.client, self.settings, asked)
 
     async def _set_drained(self, backend: str, reason: str, *, drained: bool) -> BackendState:
         asked: dict[str, Any] = {"drained": drained, "reason": reason}
@@ -321,7 +344,7 @@ class Fabric:
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             id_reuse_policy=reuse,
             memo=own | dict(memo or {}),
-            static_summary=_summary(request),
+            static_summary=summary(request),
             priority=Priority(
                 priority_key=names.temporal_priority(request.priority),
                 fairness_key=request.tenant,
@@ -374,23 +397,3 @@ async def _digest_of_start(handle: ExperimentHandle) -> str | None:
         return admit(await handle.started_with(), workflow_id=handle.workflow_id).digest
     except RequestRejected:
         return None
-
-
-def _with_id(body: Any) -> Any:
-    """Give a body without an id a fresh one: two such submits are two experiments."""
-    if is_table(body) and "id" not in body:
-        name = str(body.get("name") or next(iter(body.get("payload") or ["run"]), "run"))
-        stem = "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")[:40]
-        return {"id": f"{stem or 'run'}-{secrets.token_hex(3)}", **body}
-    return body
-
-
-def _summary(request: ExecutionRequest) -> str:
-    """Return the one line the UI shows beside the workflow id: what, and for whom."""
-    what = request.name or request.id
-    process, python = request.payload.process, request.payload.python
-    if process is not None:
-        what += f": {' '.join(process.command)}"
-    elif python is not None:
-        what += f": {python.entry_point}"
-    return f"{what[:150]} ({request.kind}, for {request.tenant})"

@@ -135,6 +135,7 @@ class FabricPlugin(SimplePlugin):
                 Execute(self.desk).execute,
                 Backends(self.desk).backends,
                 Backends(self.desk).drain,
+                Backends(self.desk).halt,
             ]
         return []
 

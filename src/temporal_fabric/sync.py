@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from temporal_fabric.backend_state import BackendState
+    from temporal_fabric.backend_state import BackendState, HaltAnswer
     from temporal_fabric.explaining import Explanation
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.outcomes import ExperimentResult
@@ -190,6 +190,10 @@ class SyncFabric:
     def drain(self, backend: str, reason: str = "") -> BackendState:
         """See `Fabric.drain`."""
         return self._loop.run(self.fabric.drain(backend, reason))
+
+    def halt(self, backend: str, *, by: str, reason: str = "") -> HaltAnswer:
+        """See `Fabric.halt`."""
+        return self._loop.run(self.fabric.halt(backend, by=by, reason=reason))
 
     def undrain(self, backend: str) -> BackendState:
         """See `Fabric.undrain`."""

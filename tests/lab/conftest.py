@@ -31,9 +31,9 @@ class Device:
         self.path, self.port = path, free_port()
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
-        """Start it; a well clogs its tip."""
-        command = [sys.executable, str(EXAMPLE), "--port", str(self.port), "--pace", "0.2"]
+    def start(self, pace_s: float = 0.2) -> None:
+        """Start it; a movement takes ``pace_s``, and a well clogs its tip."""
+        command = [sys.executable, str(EXAMPLE), "--port", str(self.port), "--pace", str(pace_s)]
         self._process = subprocess.Popen(
             [*command, "--count", str(self.path), "--clogged", "H12", "--lock"],
             stdout=subprocess.PIPE,
@@ -50,9 +50,16 @@ class Device:
 
     def moved(self) -> list[str]:
         """Return the movements that it has ended, in their order."""
+        return self._movements("end")
+
+    def begun(self) -> list[str]:
+        """Return the movements that it has begun, in their order."""
+        return self._movements("begin")
+
+    def _movements(self, what: str) -> list[str]:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         found = [json.loads(line) for line in lines]
-        return [line["movement"] for line in found if line["is"] == "end"]
+        return [line["movement"] for line in found if line["is"] == what]
 
     @contextmanager
     def watched(self) -> Generator[list[str]]:

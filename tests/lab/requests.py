@@ -1,11 +1,16 @@
-"""The request of the examples, for devices of the tests."""
+"""The request of the examples, for devices of the tests, and what comes of it."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from temporal_fabric.handle import ExperimentHandle
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +21,20 @@ kind = "sila"
 address = "127.0.0.1:{port}"
 tls = false
 """
+
+MOVES = Counter(
+    {
+        "pick": 1,
+        "move": 3,
+        "lid": 2,
+        "dispense": 2,
+        "incubate": 1,
+        "read": 1,
+        "put back": 1,
+        "park": 1,
+    }
+)
+"""The movements of one whole run."""
 
 
 def plate(place: int) -> dict[str, Any]:
@@ -32,3 +51,11 @@ def body(name: str, **changed: Any) -> dict[str, Any]:
     for step in found["payload"]["lab"]["steps"]:
         step["parameters"] = {**step.get("parameters", {}), **changed.get(step["command_id"], {})}
     return found
+
+
+async def held(handle: ExperimentHandle) -> str:
+    """Return the question that an experiment puts to a person."""
+    async with asyncio.timeout(60):
+        while (status := await handle.status()).state != "HELD":
+            await asyncio.sleep(0.2)
+    return str(status.question["text"])

@@ -10,38 +10,15 @@ import pytest
 
 from temporal_fabric import ExperimentFailed
 from temporal_fabric.failpoints import FailPoint
-from tests.lab.requests import body
+from tests.lab.requests import MOVES, body, held
 
 if TYPE_CHECKING:
     from temporal_fabric import Fabric
-    from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.testing.environment import FabricEnvironment
     from temporal_fabric.testing.faults import FailPoints
     from tests.lab.conftest import Device
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-MOVES = Counter(
-    {
-        "pick": 1,
-        "move": 3,
-        "lid": 2,
-        "dispense": 2,
-        "incubate": 1,
-        "read": 1,
-        "put back": 1,
-        "park": 1,
-    }
-)
-"""The movements of one whole run."""
-
-
-async def _held(handle: ExperimentHandle) -> str:
-    """Return the question that an experiment puts to a person."""
-    async with asyncio.timeout(60):
-        while (status := await handle.status()).state != "HELD":
-            await asyncio.sleep(0.2)
-    return str(status.question["text"])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +43,7 @@ async def test_a_command_that_may_have_been_sent_is_settled_by_a_person(
         await points.reached(point)
         env.kill_worker()
         env.start_worker()
-        question = await _held(handle)
+        question = await held(handle)
         stood = device.moved()
         shown = env.cli("status", handle.id).stdout
         refused = env.cli("backends").stdout
@@ -96,7 +73,7 @@ async def test_a_device_that_was_restarted_is_not_asked_to_move_again(
     device.kill()
     device.start()
     points.let_go(FailPoint.LAB_RECORDED)
-    question = await _held(handle)
+    question = await held(handle)
     stood = device.moved()
     answered = env.cli("resolve", handle.id, "--as", "abort", "--by", "ada")
     with pytest.raises(ExperimentFailed) as caught:

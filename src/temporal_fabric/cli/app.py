@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from temporal_fabric import __version__
-from temporal_fabric.cli.backends import backends, drain, undrain
+from temporal_fabric.cli.backends import backends, drain, halt, undrain
 from temporal_fabric.cli.capsule import capsule
 from temporal_fabric.cli.context import Context, exit_code
 from temporal_fabric.cli.end import cancel, get, result, retry, wait
@@ -123,6 +123,7 @@ for _command in (
     backends,
     drain,
     undrain,
+    halt,
     capsule,
     env,
     flow,

@@ -1,4 +1,4 @@
-"""``backends``, ``drain``, ``undrain``: what experiments run on, and taking it out of service."""
+"""``backends``, ``drain``, ``undrain``, ``halt``: what experiments run on, or must not."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from temporal_fabric.backend_state import SILENT
-from temporal_fabric.cli.context import EXIT_NO_SERVER, Context, common, run
+from temporal_fabric.backend_state import SILENT, HaltInput
+from temporal_fabric.cli.context import EXIT_NO_SERVER, Context, common, person, run
 from temporal_fabric.cli.output import json_out
 from temporal_fabric.console import say, table
 from temporal_fabric.draining import Drained
 
 if TYPE_CHECKING:
-    from temporal_fabric.backend_state import BackendState
+    from temporal_fabric.backend_state import BackendState, HaltAnswer
 
 
 @click.command(
@@ -127,3 +127,53 @@ def _set(shared: Context, backend: str, *, reason: str, drained: bool) -> Backen
             return await (fabric.drain(backend, reason) if drained else fabric.undrain(backend))
 
     return asyncio.run(work())
+
+
+@click.command(
+    epilog="""
+\b
+Examples:
+  temporal-fabric halt plate --reason "the arm is bent"
+  temporal-fabric halt plate --yes -o json
+"""
+)
+@click.argument("backend")
+@click.option("--reason", default="", help="Why: it stays in the log of the experiment.")
+@click.option("--by", default=None, help="Who does it, instead of user@host.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask first.")
+@common
+def halt(shared: Context, backend: str, reason: str, by: str | None, *, yes: bool) -> None:
+    """Stop the device of the laboratory BACKEND at once: the emergency stop.
+
+    The experiment that has the device stops where it stands: nothing is undone, and it is HELD
+    until a person has looked at the device. BACKEND is drained. On the host that drives the
+    device neither worker nor server is needed for it.
+    """
+    if not yes:
+        question = f"Stop the device of {backend} at once? Nothing is undone"
+        click.confirm(question, abort=True, err=True)
+    told = asyncio.run(_halt(shared, HaltInput(backend, by or person(), reason)))
+    if shared.json:
+        json_out(told)
+        return
+    name = told.backend.partition("@")[0]
+    click.echo(f"{told.backend} has stopped")
+    if told.request_id:
+        click.echo(f"  {told.tenant}/{told.request_id}, epoch {told.epoch}: {told.message}")
+    if told.question:
+        click.echo(f"  a person is asked: {told.question}")
+        say(f"next: temporal-fabric resolve {told.request_id} --as done|not-done|abort")
+    if not told.drained:
+        say(f"note: it could not be drained: temporal-fabric drain {name}", colour="red")
+    say(f"then: temporal-fabric undrain {name}")
+
+
+async def _halt(shared: Context, asked: HaltInput) -> HaltAnswer:
+    from temporal_fabric.backends import halt, halt_here  # noqa: PLC0415
+
+    settings = shared.settings()
+    here = await halt_here(settings, asked)
+    if here is not None:
+        return here
+    async with shared.fabric() as fabric:
+        return await halt(fabric.client, settings, asked)

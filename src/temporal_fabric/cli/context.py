@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import getpass
 import os
+import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,11 @@ _EXITS: tuple[tuple[type[FabricError], int], ...] = (
     (ExperimentNotFound, EXIT_NOT_FOUND),
     (ExperimentNotFinished, EXIT_NOT_FINISHED),
 )
+
+
+def person() -> str:
+    """Return who sits at this terminal, as user@host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def exit_code(error: FabricError) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from typing import TYPE_CHECKING
 
 import click
 
-from temporal_fabric.cli.context import Context, common, run
+from temporal_fabric.cli.context import Context, common, person, run
 from temporal_fabric.cli.output import json_out
 from temporal_fabric.console import say
 from temporal_fabric.states import State
@@ -109,8 +107,7 @@ def resolve(shared: Context, experiment: str, answer: str, note: str, by: str | 
         async with shared.fabric() as fabric:
             handle = await fabric.find(experiment)
             asked = (await handle.status()).question.get("number", 0)
-            who = by or f"{getpass.getuser()}@{socket.gethostname()}"
-            status = await handle.resolve(answer, by=who, note=note, question=asked)
+            status = await handle.resolve(answer, by=by or person(), note=note, question=asked)
         _report(shared, status, "status")
 
     run(work())
