@@ -46,7 +46,7 @@ def level_of(request: ExecutionRequest, rules: Rules) -> str:
     if asked is not None:
         return asked
     needed = LIMITS if _explicit(request) else NONE
-    return max(needed, rules.isolation, key=LEVELS.index)
+    return max(needed, rules.least(request.tenant), key=LEVELS.index)
 
 
 def limits_of(request: ExecutionRequest, rules: Rules, able: Abilities) -> Limits:
@@ -112,10 +112,11 @@ def lacking_isolation(
 ) -> Iterator[Shortfall]:
     """Yield what of a request's isolation and limits cannot be enforced on this host."""
     level, at = level_of(request, rules), f"/payload/{request.kind}"
-    if LEVELS.index(level) < LEVELS.index(rules.isolation):
+    least = rules.least(request.tenant)
+    if LEVELS.index(level) < LEVELS.index(least):
         yield _shortfall(
-            f"runs nothing below isolation {rules.isolation!r}",
-            f"set {at}/isolation to {rules.isolation!r}, or drop it",
+            f"runs nothing of tenant {request.tenant!r} below isolation {least!r}",
+            f"set {at}/isolation to {least!r}, or drop it",
         )
     if reason := able.lacks_level(level):
         yield _shortfall(
@@ -138,25 +139,30 @@ def lacking_isolation(
 
 
 def lacking_for_flow(
-    energy: Any, rules: Rules, at: str = "/payload/flow/energy"
+    energy: Any, least: str, at: str = "/payload/flow/energy"
 ) -> Iterator[Shortfall]:
     """Yield the functions of a specification that would run outside the isolation demanded.
 
     One process steps all flows of a host, so what a specification brings of its own code has
     the rights of the worker.
+
+    Args:
+        energy: The specification, or a part of it.
+        least: The isolation demanded of its tenant.
+        at: JSON pointer of the part.
     """
-    if rules.isolation == NONE:
+    if least == NONE:
         return
     entries = energy.items() if is_table(energy) else enumerate(energy) if is_rows(energy) else ()
     for key, value in entries:
         if key == "entry_point":
             yield _shortfall(
-                f"runs nothing below isolation {rules.isolation!r}, and functions of a flow's own "
+                f"runs nothing below isolation {least!r}, and functions of a flow's own "
                 "run in the process that all flows of the host share",
                 f"drop {at}/{key}, or put the function into a python payload",
             )
         else:
-            yield from lacking_for_flow(value, rules, f"{at}/{key}")
+            yield from lacking_for_flow(value, least, f"{at}/{key}")
 
 
 def _limits(request: ExecutionRequest, level: str, able: Abilities) -> Iterator[Shortfall]:

@@ -98,7 +98,9 @@ class LocalProcessAdapter:
             able = await self._abilities(request, probe=True)
             shortfalls += lacking_isolation(request, self._rules, able)
         if request.payload.flow:
-            shortfalls += lacking_for_flow(request.payload.flow.energy, self._rules)
+            shortfalls += lacking_for_flow(
+                request.payload.flow.energy, self._rules.least(request.tenant)
+            )
         return Verdict.of(*shortfalls)
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _CONFIG = """
 [backends.local]
 slots = 20
+[backends.local.options]
+others = "none"
 [tenants.default]
 [tenants.small]
 max_open = 2

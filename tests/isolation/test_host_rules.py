@@ -60,7 +60,7 @@ async def test_the_host_may_demand_a_sandbox(strict: tuple[FabricEnvironment, Fa
     assert dry.returncode == 2
     assert "E_ISOLATION; the nearest change that would fit" in dry.stdout + dry.stderr
     assert caught.value.code == "E_ISOLATION"
-    assert "runs nothing below isolation 'sandbox'" in str(caught.value)
+    assert "runs nothing of tenant 'default' below isolation 'sandbox'" in str(caught.value)
 
 
 @pytest.mark.usefixtures("needs_bubblewrap")
@@ -108,7 +108,9 @@ async def test_doctor_says_what_this_host_can_hold(
     alone = _doctor(own_environment, PATH=str(tmp_path), FABRIC_LAUNCHER_CGROUP="none")
 
     assert alone["verdict"] == "warn"
-    assert alone["detail"] == "none; a request that names none gets none"
+    assert alone["detail"] == (
+        "none; a request that names none gets none, and of a tenant other than 'default' sandbox"
+    )
     assert "no sandbox: bubblewrap is not installed: install the package" in alone["remedy"]
     if os.geteuid() == 0:
         assert "no limits: this host's control groups do not limit pids" in alone["remedy"]
@@ -128,14 +130,20 @@ async def test_doctor_asks_the_launcher(strict: tuple[FabricEnvironment, Fabric]
 
 async def test_wrong_options_are_all_named() -> None:
     """A worker with a wrong option does not start, and says everything that is wrong."""
-    options = 'isolation = "magic"\nnetwork = "yes"\nread = ["models"]\nfoo = 1\n'
+    options = 'isolation = "magic"\nnetwork = "yes"\nread = ["models"]\nfoo = 1\nothers = 2\n'
     config = f"[backends.local.options]\n{options}"
     async with FabricEnvironment.fresh(config=config, worker=False) as found:
         with pytest.raises(RuntimeError) as caught:
             found.start_worker()
 
     said = str(caught.value)
-    for words in ("isolation is one of", "network is true", "read is a list", "option 'foo'"):
+    for words in (
+        "isolation is one of",
+        "others is one of",
+        "network is true",
+        "read is a list",
+        "option 'foo'",
+    ):
         assert words in said
     assert "/backends/local/options/isolation" in said
     assert "Traceback" not in said

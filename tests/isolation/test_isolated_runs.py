@@ -158,6 +158,19 @@ async def test_cannot_reach_the_fabric(fabric: Fabric, environment: FabricEnviro
     assert found[1:] == [["runs"], ["default"], "FileNotFoundError"]
 
 
+async def test_other_tenants_are_in_a_sandbox(fabric: Fabric) -> None:
+    """A tenant that is not the host's owner gets a sandbox unasked, and nothing less on demand."""
+    theirs = python("import os; print(os.getpid())", tenant="acme")
+    number = await _said(fabric, theirs)
+
+    with pytest.raises(RequestRejected) as caught:
+        await fabric.submit(process("true", isolation="limits") | {"tenant": "acme"})
+
+    assert number == "2\n"
+    assert caught.value.code == "E_ISOLATION"
+    assert "of tenant 'acme' below isolation 'sandbox'" in str(caught.value)
+
+
 async def test_secrets_arrive_and_are_hidden(fabric: Fabric) -> None:
     """A secret's file is there, readable and nowhere else; the output is filtered as ever."""
     body = shell(

@@ -3,7 +3,9 @@
 ::
 
     [backends.local.options]
-    isolation = "sandbox"         # what a request gets that does not say, and the least it may ask
+    isolation = "limits"          # what a request gets that does not say, and the least it may ask
+    owner = "default"             # the tenant that is trusted with this host's user
+    others = "sandbox"            # the same as isolation, for every other tenant
     network = true                # whether a sandboxed payload may ask for the host's network
     read = ["/data/models"]       # what every sandboxed payload may read, beside the system
     bubblewrap = "/opt/bin/bwrap" # the sandbox program, where it is not on PATH
@@ -15,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.errors import Problem, RequestRejected
+from temporal_fabric.names import DEFAULT_TENANT
 from temporal_fabric.shapes import is_list
 
 if TYPE_CHECKING:
@@ -30,9 +33,15 @@ class Rules:
     """What the host's owner allows and demands."""
 
     isolation: str = NONE
+    owner: str = DEFAULT_TENANT
+    others: str = SANDBOX
     network: bool = False
     read: tuple[str, ...] = ()
     bubblewrap: str = ""
+
+    def least(self, tenant: str) -> str:
+        """Return the level of a tenant's requests that name none, and the least it may ask for."""
+        return max(self.isolation, NONE if tenant == self.owner else self.others, key=LEVELS.index)
 
 
 def read_rules(options: Mapping[str, Any], backend: str) -> Rules:
@@ -48,9 +57,12 @@ def read_rules(options: Mapping[str, Any], backend: str) -> Rules:
         for name in options
         if name not in known
     ]
-    if options.get("isolation", NONE) not in LEVELS:
-        text = f"isolation is one of {', '.join(LEVELS)}"
-        wrong.append(Problem("E_ISOLATION", f"{at}/isolation", text, allowed=LEVELS))
+    for name in ("isolation", "others"):
+        if options.get(name, NONE) not in LEVELS:
+            text = f"{name} is one of {', '.join(LEVELS)}"
+            wrong.append(Problem("E_ISOLATION", f"{at}/{name}", text, allowed=LEVELS))
+    if not isinstance(options.get("owner", ""), str):
+        wrong.append(Problem("E_TYPE", f"{at}/owner", "owner is the name of a tenant"))
     if not isinstance(options.get("network", False), bool):
         wrong.append(Problem("E_TYPE", f"{at}/network", "network is true or false"))
     read = options.get("read", [])
