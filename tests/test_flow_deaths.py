@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from temporal_fabric import Capsule, ExperimentFailed, Fabric
+from temporal_fabric import Capsule, ExperimentCanceled, ExperimentFailed, Fabric
 from temporal_fabric.capsule.queries import query
 from temporal_fabric.connection import connect
 from temporal_fabric.devserver import spawn
@@ -43,7 +43,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> FailPoints:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def environment(jax_cache: Path, points: FailPoints) -> AsyncIterator[FabricEnvironment]:
     """A fabric whose worker is killed and started again."""
-    env = {"JAX_COMPILATION_CACHE_DIR": str(jax_cache)} | points.env
+    env = {"JAX_COMPILATION_CACHE_DIR": str(jax_cache), "FABRIC_SLOTS": "8"} | points.env
     async with FabricEnvironment.fresh(env) as found:
         yield found
 
@@ -140,9 +140,36 @@ async def test_deaths_at_random_instants(
         await _same(handle, expected)
 
 
-async def test_a_step_that_kills_jax_ends_the_run(fabric: Fabric) -> None:
-    """A process that dies of the same step again and again is no endless loop."""
+async def test_flows_beside_each_other(
+    environment: FabricEnvironment,
+    fabric: Fabric,
+    in_process: InProcess,
+    expected: dict[str, Any],
+) -> None:
+    """Many at once in one process that dies, for one of them and by itself: each its own bits."""
+    other = SPEC | {"terms": [SPEC["terms"][0], SPEC["terms"][1] | {"weight": 0.02}]}
+    its = await asyncio.to_thread(in_process.run, other)
+    wanted = [expected, its] * 3
+    handles = [await fabric.submit(flow(spec)) for spec in [SPEC, other] * 3]
+    cancelled = await fabric.submit(flow(endless(20_000), limits={"grace_s": 0.1}))
+    await reaches(cancelled, 100)
+
+    await cancelled.cancel()
+    await _kill(environment, "jax")
+
+    assert its["sha256"] != expected["sha256"]
+    for handle, one in zip(handles, wanted, strict=True):
+        await _same(handle, one)
+    with pytest.raises(ExperimentCanceled):
+        await cancelled.result()
+
+
+async def test_a_step_that_kills_jax_ends_its_run_alone(
+    fabric: Fabric, expected: dict[str, Any]
+) -> None:
+    """A process that dies of the same step again and again is no endless loop, for nobody."""
     operators = {"blur": {"type": "own", "entry_point": "tests.flow_bodies:die"}}
+    beside = [await fabric.submit(flow(SPEC)) for _ in range(2)]
     handle = await fabric.submit(flow(SMALL | {"operators": operators}))
 
     with pytest.raises(ExperimentFailed) as caught:
@@ -150,6 +177,8 @@ async def test_a_step_that_kills_jax_ends_the_run(fabric: Fabric) -> None:
 
     assert caught.value.reason == "INTERNAL"
     assert "died 3 times of the same step" in str(caught.value)
+    for one in beside:
+        await _same(one, expected)
 
 
 async def test_the_process_of_jax_ends_with_its_worker(

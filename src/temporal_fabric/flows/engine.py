@@ -1,8 +1,8 @@
 """The worker's side of the warm process: asks it, starts it anew when it dies, ends it.
 
-JAX is never loaded in the worker. One process serves all flows of a host, one request after the
-other, so that a program is compiled once for each shape; what was compiled is kept on disk too,
-and a new process finds it there.
+JAX is never loaded in the worker. One process serves all flows of a host, so that a program is
+compiled once for each shape; what was compiled is kept on disk too, and a new process finds it
+there.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ _DEATHS = 3
 class _Died(Exception):
     """The process ended before it answered."""
 
-    def __init__(self, code: int, *, first: bool) -> None:
+    def __init__(self, code: int, *, first: bool, wanted: bool) -> None:
         self.code = code
+        self.wanted = wanted
+        """Whether it was ended on purpose, because of another request."""
+
         self.first = first
         """Whether this request was the one under way."""
 
@@ -59,6 +62,9 @@ class FlowEngine:
         self._cache, self._log = cache, log
         self._starting = asyncio.Lock()
         self._process: Process | None = None
+        self._ended: Process | None = None
+        """The last one that was ended on purpose."""
+
         self._reading: asyncio.Task[None] | None = None
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._of: dict[int, tuple[str, int]] = {}
@@ -84,14 +90,19 @@ class FlowEngine:
             FlowProcessDied: the process died of it time and again.
         """
         key, deaths = (str(folder), int(args["epoch"])), 0
+        request: dict[str, Any] = {"op": op, "folder": str(folder), "args": args}
         while True:
             if key in self._forbidden:
                 raise PermanentBackendError(f"epoch {key[1]} has ended [run={folder}]")
             try:
-                answer = await self._asked({"op": op, "folder": str(folder), "args": args})
+                answer = await self._asked(request)
             except _Died as died:
+                if died.wanted:
+                    continue
                 deaths += died.first
                 if deaths < _DEATHS:
+                    # By itself, so that it is known who dies of what.
+                    request["alone"] = True
                     continue
                 raise FlowProcessDied(
                     f"the process of JAX died {deaths} times of the same step: {_how(died.code)}"
@@ -194,12 +205,14 @@ class FlowEngine:
             self._process = None
         lost = [number for number, one in sorted(self._pending.items()) if not one.done()]
         for number in lost:
-            self._pending[number].set_exception(_Died(code, first=number == lost[0]))
+            died = _Died(code, first=number == lost[0], wanted=process is self._ended)
+            self._pending[number].set_exception(died)
 
     async def _end(self) -> None:
         process, reading = self._process, self._reading
         if process is None or reading is None:
             return
+        self._ended = process
         with suppress(ProcessLookupError):
             process.kill()
         await reading

@@ -18,6 +18,7 @@ import traceback
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import durable
@@ -37,7 +38,7 @@ from temporal_fabric.flows.session import Session
 from temporal_fabric.flows.tables import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from temporal_fabric.flows.checkpoint import Checkpoint
     from temporal_fabric.flows.commands import Question
@@ -160,13 +161,25 @@ class _Run:
         self.rows.append(rows | {"run_id": [self.run_id] * count, "phase": [colour] * count})
 
 
+def _go_on() -> None:
+    """Tell nobody."""
+
+
 class Durable:
-    """The runs of one process, warm while there is room."""
+    """The runs of one process, warm while there is room.
+
+    Each operation calls ``computed`` when it only writes from there on. One that computes needs
+    the process's memory and so must be the only one; those that write may go on beside it, in
+    threads and each for another folder.
+    """
 
     def __init__(self) -> None:
         self._warm: OrderedDict[str, _Run] = OrderedDict()
+        self._shelf = Lock()
 
-    def open(self, folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def open(
+        self, folder: Path, asked: Mapping[str, Any], computed: Callable[[], None] = _go_on
+    ) -> dict[str, Any]:
         """Begin a run, or find where it goes on; repeating it changes nothing.
 
         Args:
@@ -174,6 +187,7 @@ class Durable:
             asked: ``spec``, the specification; ``data``, for each name of data in a file where
                 that lies; ``run_id``; ``epoch``; ``wall_s``, what this attempt may take;
                 ``redact``, whether its capsule keeps none of its data.
+            computed: See the class.
 
         Returns:
             ``policy`` and ``state`` for the controller; ``good``, the last good checkpoint;
@@ -183,6 +197,7 @@ class Durable:
             RequestRejected: The specification has problems.
             OSError: The disk is full or gone.
         """
+        computed()
         self.drop(folder)
         if not (folder / MANIFEST).is_file():
             _create(folder, asked)
@@ -208,13 +223,16 @@ class Durable:
         plain = {"policy": policy.as_json(), "state": state.as_json()}
         return plain | {"good": good, "number": number}
 
-    def step(self, folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def step(
+        self, folder: Path, asked: Mapping[str, Any], computed: Callable[[], None] = _go_on
+    ) -> dict[str, Any]:
         """Answer the controller's question and do what follows, up to the next one.
 
         Args:
             folder: Of the run.
             asked: ``number`` of the step, from 1; ``policy``; ``state`` with the question;
                 ``good``, the checkpoint that it starts from, None for the start; ``epoch``.
+            computed: See the class.
 
         Returns:
             ``report``; ``good``, the checkpoint that was made, None where none was; ``energy``
@@ -234,6 +252,7 @@ class Durable:
         # Until everything is durable it stands nowhere that a repetition could start from.
         at, run.at = run.at, -1
         report = _answer(run, state.asked)
+        computed()
         after, commands = advance(policy, state, report)
         if isinstance(commands[-1], Finish):
             # Whoever finishes records what led there: a person's stop may come in between.
@@ -256,13 +275,16 @@ class Durable:
             self.drop(folder)
         return {"report": report_json(report), "good": good} | run.newest
 
-    def finish(self, folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, folder: Path, asked: Mapping[str, Any], computed: Callable[[], None] = _go_on
+    ) -> dict[str, Any]:
         """Record the end of a run and leave its result; repeating it leaves the same.
 
         Args:
             folder: Of the run.
             asked: ``number`` of the step, ``policy``, ``state``, ``good``, ``epoch``;
                 ``outcome``; ``events``, what is recorded last; ``output``, where results go.
+            computed: See the class.
 
         Returns:
             ``iteration``, ``energy``, ``sha256`` of the state, ``verdict``, and
@@ -281,6 +303,7 @@ class Durable:
             compiled = run.session.compiled
             arrays = run.files.read(good).state
             energy = float(compiled.energy.value(run.session.carry.z))
+            computed()
             redact = bool(run.files.manifest()["redact_artifacts"])
             near = keep_result(results, "", compiled, arrays, redact=redact)
         decisions = _judged(folder, asked["number"]) or run.decisions
@@ -312,18 +335,18 @@ class Durable:
         self._warm.pop(str(folder), None)
 
     def _run(self, folder: Path) -> _Run:
-        known = self._warm.get(str(folder))
-        if known is None:
-            files = RunFolder(folder)
-            manifest = files.manifest()
-            kept = json.loads((folder / "spec.json").read_text())
-            spec = read_spec(kept["spec"])
-            known = _Run(files, spec, folder / kept["folder"], manifest["run_id"])
-        self._warm[str(folder)] = known
-        self._warm.move_to_end(str(folder))
-        while len(self._warm) > _WARM:
-            self._warm.popitem(last=False)
-        return known
+        with self._shelf:
+            known = self._warm.pop(str(folder), None)
+            if known is None:
+                files = RunFolder(folder)
+                manifest = files.manifest()
+                kept = json.loads((folder / "spec.json").read_text())
+                spec = read_spec(kept["spec"])
+                known = _Run(files, spec, folder / kept["folder"], manifest["run_id"])
+            self._warm[str(folder)] = known
+            while len(self._warm) > _WARM:
+                self._warm.popitem(last=False)
+            return known
 
 
 def _create(folder: Path, asked: Mapping[str, Any]) -> None:
