@@ -16,11 +16,11 @@ from temporal_fabric.adapters.contract import Inventory, JobHandle, Phase, Verdi
 from temporal_fabric.adapters.kubernetes_api import KubernetesApi, NotFound
 from temporal_fabric.adapters.kubernetes_job import BACKEND, ENDED, label_value
 from temporal_fabric.adapters.kubernetes_nodes import nodes_of
-from temporal_fabric.adapters.kubernetes_options import check_options, kubernetes_options
+from temporal_fabric.adapters.kubernetes_options import read_options
 from temporal_fabric.adapters.kubernetes_rights import lacking_rights
 from temporal_fabric.adapters.kubernetes_verdict import kubernetes_verdict
 from temporal_fabric.adapters.kubernetes_work import JobWork
-from temporal_fabric.errors import BackendUnknown, RequestRejected
+from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -61,13 +61,10 @@ class KubernetesJobsAdapter:
     kind = KIND
 
     def __init__(self, config: BackendConfig, settings: Settings, host: str) -> None:
-        problems = check_options(config.options, config.name)
-        if problems:
-            raise RequestRejected(problems, source=settings.source)
         self._config, self._settings = config, settings
         # What was staged for an attempt lies on this host, so its worker is the one here.
         self._name = f"{config.name}@{host}"
-        self._options = kubernetes_options(config.options)
+        self._options = read_options(config.options, config.name)
         self._api = KubernetesApi(self._options, config.name)
 
     def get_name(self) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters import option_checks
 from temporal_fabric.adapters.option_checks import Span
-from temporal_fabric.errors import Problem
+from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.shapes import is_list, is_table
 
 if TYPE_CHECKING:
@@ -129,8 +129,15 @@ class KubernetesOptions:
         return str(Path(self.kubeconfig).expanduser()) if self.kubeconfig else None
 
 
-def kubernetes_options(options: Mapping[str, Any]) -> KubernetesOptions:
-    """Return options without problems as one object."""
+def read_options(options: Mapping[str, Any], backend: str) -> KubernetesOptions:
+    """Return the options of a backend; sets nothing up.
+
+    Raises:
+        RequestRejected: one is unknown or has a wrong value; every one is a problem.
+    """
+    problems = check_options(options, backend)
+    if problems:
+        raise RequestRejected(problems)
     given = dict(options)
     for name in ("image_pull_secrets", "tolerations"):
         given[name] = tuple(given.get(name, ()))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SCRIPT = """\
 #!/bin/bash
 # What a job of temporal-fabric is: PYTHON, the job's FOLDER, and a SETUP file of the site or ''.
+[ -n "$HOME" ] || export HOME=~
 [ -z "$3" ] || . "$3"
 exec "$1" -I "$2/job.py" "$2"
 """
@@ -77,10 +78,22 @@ def gang(request: ExecutionRequest) -> tuple[int, int]:
     return (1, 1)
 
 
-def sbatch_options(
+def job(
     attempt: AttemptSpec, name: str, place: Place, site: SlurmOptions, limit_s: float | None
-) -> list[str]:
-    """Return the options of sbatch, each in one word.
+) -> dict[str, Any]:
+    """Return what `Queue.submit` is told; see `job_options` for the arguments."""
+    return {
+        "options": job_options(attempt, name, place, site, limit_s),
+        "script": SCRIPT,
+        "path": f"{place.job}/batch.sh",
+        "args": [site.python, place.job, site.setup],
+    }
+
+
+def job_options(
+    attempt: AttemptSpec, name: str, place: Place, site: SlurmOptions, limit_s: float | None
+) -> dict[str, str]:
+    """Return the options of a job by sbatch's long names.
 
     Args:
         attempt: What is run.
@@ -114,10 +127,7 @@ def sbatch_options(
         found["mem"] = f"{math.ceil(memory / _MIB) + _OWN_MIB}M"
     if (cpus := cores(request)) is not None:
         found["cpus-per-task"] = str(math.ceil(cpus / members))
-    return [
-        "--no-requeue",
-        *(f"--{option}={value}" for option, value in (found | _more(request)).items() if value),
-    ]
+    return {option: value for option, value in (found | _more(request)).items() if value}
 
 
 def _more(request: ExecutionRequest) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Carrying an attempt's files to a cluster and back, over SFTP.
+"""Copying folders and growing files to a site and back.
 
 Every file appears under its name only whole; what a lost connection has cut short goes on where
 it stopped. Logs are carried while they grow. Blocking, and safe to be repeated or raced: all
@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from temporal_fabric.adapters.slurm_login import GROWS
+from temporal_fabric.adapters.slurm_transport import GROWS
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    import paramiko
+    from temporal_fabric.adapters.slurm_transport import Files, RemoteFile, Status
 
 _PART = ".fabric-part"
 _CHUNK = 1 << 15
@@ -38,7 +38,7 @@ Entry = tuple[str, str, int, int]
 """Path below the root, ``file``, ``folder`` or ``other``, bytes, nanoseconds of its change."""
 
 
-def send_tree(client: paramiko.SFTPClient, here: Path, there: str, digest: Digest) -> None:
+def send_tree(client: Files, here: Path, there: str, digest: Digest) -> None:
     """Copy a folder to the cluster; what lies there whole already is left alone.
 
     Args:
@@ -65,7 +65,7 @@ def send_tree(client: paramiko.SFTPClient, here: Path, there: str, digest: Diges
             raise PermanentBackendError(f"neither a file nor a folder: {path.name}")
 
 
-def _send_link(client: paramiko.SFTPClient, path: Path, target: str) -> None:
+def _send_link(client: Files, path: Path, target: str) -> None:
     to = path.readlink()
     if to.is_absolute():
         raise PermanentBackendError(
@@ -75,7 +75,7 @@ def _send_link(client: paramiko.SFTPClient, path: Path, target: str) -> None:
         client.symlink(str(to), target)
 
 
-def _send_file(client: paramiko.SFTPClient, path: Path, target: str, digest: Digest) -> None:
+def _send_file(client: Files, path: Path, target: str, digest: Digest) -> None:
     size, part = path.stat().st_size, target + _PART
     found = _stat(client, target)
     if found is not None and found.st_size == size:
@@ -106,9 +106,7 @@ def _beginning(file: IO[bytes], count: int) -> str:
     return digest.hexdigest()
 
 
-def fetch_growth(
-    client: paramiko.SFTPClient, there: str, folder: Path, sizes: Mapping[str, int]
-) -> None:
+def fetch_growth(client: Files, there: str, folder: Path, sizes: Mapping[str, int]) -> None:
     """Carry over what has been added to logs and telemetry.
 
     Args:
@@ -139,9 +137,7 @@ def grown(folder: Path, sizes: Mapping[str, int]) -> bool:
     return False
 
 
-def fetch_tree(
-    client: paramiko.SFTPClient, there: str, here: Path, entries: Sequence[Entry]
-) -> None:
+def fetch_tree(client: Files, there: str, here: Path, entries: Sequence[Entry]) -> None:
     """Copy a folder from the cluster as it was listed; what is here whole already is left alone.
 
     What is neither file nor folder becomes a link to nothing: whoever collects refuses it, as
@@ -171,7 +167,7 @@ def _checked(entries: Sequence[Entry]) -> Iterator[Entry]:
         yield entry
 
 
-def _fetch_file(client: paramiko.SFTPClient, root: str, here: Path, entry: Entry) -> None:
+def _fetch_file(client: Files, root: str, here: Path, entry: Entry) -> None:
     path, _, size, changed = entry
     there, target, parts = f"{root}/{path}", here / path, here.parent / _PARTS
     with contextlib.suppress(FileNotFoundError):
@@ -194,7 +190,7 @@ def _fetch_file(client: paramiko.SFTPClient, root: str, here: Path, entry: Entry
     part.replace(target)
 
 
-def _pieces(remote: paramiko.SFTPFile, start: int, end: int) -> Iterator[bytes]:
+def _pieces(remote: RemoteFile, start: int, end: int) -> Iterator[bytes]:
     """Yield what stands between two places, some pieces asked for ahead."""
     for window in range(start, end, _CHUNK * _MANY):
         until = min(end, window + _CHUNK * _MANY)
@@ -202,7 +198,7 @@ def _pieces(remote: paramiko.SFTPFile, start: int, end: int) -> Iterator[bytes]:
         yield from remote.readv(wanted)
 
 
-def _stat(client: paramiko.SFTPClient, path: str) -> paramiko.SFTPAttributes | None:
+def _stat(client: Files, path: str) -> Status | None:
     try:
         return client.lstat(path)
     except FileNotFoundError:

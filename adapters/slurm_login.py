@@ -6,28 +6,32 @@ command line is constant; what a request says travels on standard input.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters import slurm_on_login, slurm_on_login_jobs
+from temporal_fabric.adapters import (
+    slurm_on_login,
+    slurm_on_login_jobs,
+    slurm_on_login_queue,
+    slurm_on_node,
+)
 from temporal_fabric.adapters.slurm_on_login import MARK
-from temporal_fabric.adapters.slurm_on_login_jobs import PREFIX
-from temporal_fabric.errors import BackendUnknown, PermanentBackendError, TransientBackendError
+from temporal_fabric.adapters.slurm_transport import GROWS, result_of
+from temporal_fabric.adapters.ssh_connection import SshConnection, Way
+from temporal_fabric.errors import BackendUnknown, TransientBackendError
 from temporal_fabric.shapes import is_table
 
 if TYPE_CHECKING:
-    from temporal_fabric.adapters.contract import AttemptKey
-    from temporal_fabric.adapters.slurm_options import SlurmOptions
-    from temporal_fabric.adapters.ssh_connection import Said, SshConnection
+    from contextlib import AbstractContextManager
 
-GROWS = ("stdout.log", "stderr.log", "telemetry.jsonl", "error.txt")
-"""Files of an attempt that are carried over while its payload runs."""
+    from temporal_fabric.adapters.slurm_options import SshOptions
+    from temporal_fabric.adapters.slurm_transport import Files
+    from temporal_fabric.adapters.ssh_connection import Said
 
-_PROGRAM = (slurm_on_login_jobs, slurm_on_login)
+_PROGRAM = (slurm_on_node, slurm_on_login_queue, slurm_on_login_jobs, slurm_on_login)
 _START = """
 import json, sys, types
 asked = json.loads(sys.stdin.readline())
@@ -44,39 +48,42 @@ class NoPython(TransientBackendError):
 
 
 class LoginNode:
-    """The program on the login node, as seen from here. Blocking.
+    """See `Transport`: a login node, whose Python runs the program.
 
     Args:
         options: Of the backend.
-        connection: To the login node.
         owner: Whose attempts are meant: fabrics that share a login have folders of their own.
     """
 
-    def __init__(self, options: SlurmOptions, connection: SshConnection, owner: str) -> None:
-        self._options, self._connection, self._owner = options, connection, owner
+    def __init__(self, options: SshOptions, owner: str) -> None:
+        self._options, self._owner = options, owner
+        self._connection = SshConnection(_way(options))
         self._program = [
             (module.__name__, Path(module.__file__ or "").read_text(encoding="utf-8"))
             for module in _PROGRAM
         ]
         self._command = f"{shlex.quote(options.python)} -I -c {shlex.quote(_START)}"
 
-    def job_name(self, key: AttemptKey) -> str:
-        """Return the name of an attempt's job: the same one always, and no other attempt's."""
-        digest = hashlib.sha256(f"{self._owner}\n{key}".encode()).hexdigest()
-        return f"{PREFIX}{digest[:24]}"
+    @property
+    def where(self) -> str:
+        """See `Transport.where`."""
+        return str(self._options.target)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """See `Transport.about`."""
+        return {"login node": self.where}
+
+    def files(self) -> AbstractContextManager[Files]:
+        """See `Transport.files`."""
+        return self._connection.files(self._options.answer_s)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._connection.close()
 
     def ask(self, verb: str, *, longer_s: float = 0.0, **asked: Any) -> Any:
-        """Do one thing there and return the answer.
-
-        Args:
-            verb: What is done; a ``do_...`` of the program.
-            longer_s: How much longer it may take than Slurm's commands do.
-            asked: What the verb needs.
-
-        Raises:
-            PermanentBackendError: Slurm refuses it for good.
-            TransientBackendError: it did not work now; `BackendUnknown` where nobody knows.
-        """
+        """See `Transport.ask`."""
         turn = secrets.token_hex(8)
         request = {
             "verb": verb,
@@ -92,12 +99,7 @@ class LoginNode:
         }
         text = json.dumps(request).encode() + b"\n"
         said = self._connection.run(self._command, text, self._options.answer_s * 2 + longer_s)
-        told = self._read(said, turn)
-        if told.get("kind") == "permanent":
-            raise PermanentBackendError(f"{told['trouble']} [host={self._options.target}]")
-        if "ok" not in told:
-            raise BackendUnknown(f"{told.get('trouble')} [host={self._options.target}]")
-        return told["ok"]
+        return result_of(self._read(said, turn), self.where)
 
     def _read(self, said: Said, turn: str) -> dict[str, Any]:
         """Return the answer behind its mark; whatever else was said is no answer."""
@@ -113,11 +115,24 @@ class LoginNode:
         words = (said.err + said.out).decode(errors="replace").strip()[-_FEW:]
         if said.code in {126, 127} or "SyntaxError" in words or "ModuleNotFound" in words:
             raise NoPython(
-                f"the login node has no fit Python [host={self._options.target}, "
+                f"the login node has no fit Python [host={self.where}, "
                 f"python={self._options.python}]: {words}; set the option 'python' to a Python "
                 "3.8 or newer of the cluster"
             )
         raise BackendUnknown(
-            f"the login node gave no answer [host={self._options.target}, exit={said.code}]: "
+            f"the login node gave no answer [host={self.where}, exit={said.code}]: "
             f"{words or 'it said nothing'}"
         )
+
+
+def _way(options: SshOptions) -> Way:
+    return Way(
+        target=options.target,
+        jumps=options.jumps,
+        key=options.key,
+        agent=options.agent,
+        host_key=options.host_key,
+        known_hosts=options.known_hosts,
+        connect_s=options.connect_s,
+        sessions=options.sessions,
+    )

@@ -19,23 +19,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters.slurm_on_login_jobs import (
-    FORBIDDEN,
-    JOB_ID,
-    LIVE,
-    PIECE,
-    Attempt,
-    Slurm,
-    Trouble,
-)
+from temporal_fabric.adapters.slurm_on_login_jobs import FORBIDDEN, PIECE, Attempt
+from temporal_fabric.adapters.slurm_on_login_queue import LIVE, CommandQueue, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from temporal_fabric.adapters.slurm_on_login_queue import Queue
+
     Table = dict[str, Any]
 
 MARK = "temporal-fabric"
-_PARTITION = ("name", "up", "limit", "nodes", "cpus", "memory_mb", "gres")
 _MEMORY = re.compile(
     r"oom[-_ ]?kill|out[- ]of[- ]memory|exceeded (?:job |step )?memory limit", re.IGNORECASE
 )
@@ -46,11 +40,11 @@ _LOOK_S = 0.1
 class Desk:
     """Answers one request."""
 
-    def __init__(self, asked: Table) -> None:
+    def __init__(self, asked: Table, queue: Queue) -> None:
         self.asked = asked
+        self.queue = queue
         folder = os.path.expanduser(asked["folder"])
         self.base = os.path.join(os.path.expanduser("~"), folder, asked["owner"])
-        self.slurm = Slurm(asked)
         self.settle_s = asked["settle_s"]
 
     def answer(self) -> Any:
@@ -63,22 +57,13 @@ class Desk:
         probe = os.path.join(self.base, f".probe.{os.getpid()}")
         os.symlink("probe", probe)
         os.unlink(probe)
-        version = self.slurm.run("sbatch", "--version")
-        if version.returncode != 0:
-            raise Trouble(f"sbatch does not work: {version.stderr.strip()[:300]}")
-        partitions: list[Table] = []
-        for line in self.slurm.run("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").stdout.splitlines():
-            fields = line.split("|")
-            if len(fields) == len(_PARTITION):
-                partitions.append(dict(zip(_PARTITION, fields)))
         usage = shutil.disk_usage(self.base)
         return {
             "base": self.base,
             "user": os.environ.get("USER", ""),
             "host": os.uname().nodename,
             "python": "{}.{}.{}".format(*sys.version_info[:3]),
-            "slurm": version.stdout.strip(),
-            "partitions": partitions,
+            **self.queue.about(),
             "running": sum(1 for job in self._mine() if job["state"] in LIVE),
             "free_bytes": usage.free,
         }
@@ -86,7 +71,7 @@ class Desk:
     def _mine(self) -> list[Table]:
         """Return the jobs of this fabric that have not written down how they ended."""
         folder = os.path.join(self.base, "jobs")
-        own = [job for job in self.slurm.jobs() if job["name"] in os.listdir(folder)]
+        own = [job for job in self.queue.jobs() if job["name"] in os.listdir(folder)]
         return [
             job for job in own if not os.path.exists(os.path.join(folder, job["name"], "exit.json"))
         ]
@@ -94,7 +79,7 @@ class Desk:
     def do_look(self) -> Table:
         """Tell what is known of some attempts; only reads, and settles what has ended."""
         try:
-            jobs, trouble = self.slurm.jobs(), ""
+            jobs, trouble = self.queue.jobs(), ""
         except Trouble as exc:
             jobs, trouble = [], str(exc)
         return {name: self._look(name, jobs, trouble) for name in self.asked["names"]}
@@ -124,7 +109,7 @@ class Desk:
     def _settle(self, attempt: Attempt, job_id: str, job: Table | None) -> Table:
         """Return the end of a job that wrote none, once there is no doubt that it will not."""
         ending = attempt.read("ending.json")
-        state = job["state"] if job else ending.get("state") or self.slurm.recorded(job_id)
+        state = job["state"] if job else ending.get("state") or self.queue.recorded(job_id)
         if state in LIVE:
             return {}
         if not ending or state != ending["state"]:
@@ -185,33 +170,29 @@ class Desk:
             for name, text in asked["files"].items():
                 with open(attempt.path(name), "w", encoding="utf-8") as file:
                     file.write(text)
-            return {"id": self._sbatch(attempt)}
+            return {"id": self._hand_over(attempt)}
 
-    def _sbatch(self, attempt: Attempt) -> str:
+    def _hand_over(self, attempt: Attempt) -> str:
         asked = self.asked
-        trouble: Trouble
         try:
-            done = self.slurm.run("sbatch", "--parsable", *asked["options"], *asked["script"])
-            found = done.stdout.strip().split(";")[0]
-            if done.returncode == 0 and JOB_ID.match(found):
-                attempt.write("id.json", {"id": found})
-                return found
-            said = (done.stderr or done.stdout).strip()
-            trouble = Trouble("sbatch refuses: {}".format(said[:500] or "it gives no job id"))
-            if done.returncode != 0 and any(word in said for word in asked["permanent"]):
-                trouble.kind = "permanent"
+            found = self.queue.submit(asked["job"])
         except Trouble as exc:
             trouble = exc
+        else:
+            attempt.write("id.json", {"id": found})
+            return found
         # It may have been accepted all the same: look before anything else.
         found = self._by_name(attempt)
         if found:
             return found
-        if trouble.kind == "permanent" and attempt.forbid() != FORBIDDEN:
-            return attempt.job_id()
+        if trouble.kind == "refused" and any(word in str(trouble) for word in asked["permanent"]):
+            if attempt.forbid() != FORBIDDEN:
+                return attempt.job_id()
+            trouble.kind = "permanent"
         raise trouble
 
     def _by_name(self, attempt: Attempt) -> str:
-        own = [job for job in self.slurm.jobs() if job["name"] == attempt.name]
+        own = [job for job in self.queue.jobs() if job["name"] == attempt.name]
         if not own:
             return ""
         attempt.write("id.json", {"id": own[0]["id"]})
@@ -222,9 +203,9 @@ class Desk:
         asked = self.asked
         attempt = Attempt(self.base, asked["name"])
         if attempt.forbid() == FORBIDDEN:
-            for job in self.slurm.jobs():
+            for job in self.queue.jobs():
                 if job["name"] == attempt.name and job["state"] in LIVE:
-                    self.slurm.run("scancel", job["id"])
+                    self.queue.cancel(job["id"])
             return self._look(attempt.name, [], "")
         since = attempt.read("stopping.json").get("at")
         if since is None and not attempt.read("exit.json"):
@@ -237,22 +218,20 @@ class Desk:
             if seen is not None:
                 return seen
             if time.monotonic() > deadline:
-                return self._look(attempt.name, self.slurm.jobs(), "")
+                return self._look(attempt.name, self.queue.jobs(), "")
             time.sleep(_LOOK_S)
 
     def _gone(self, attempt: Attempt, since: float | None, asked: Table) -> Table | None:
         """Return what is known once the job is gone; else end it by force when its time is up."""
-        if attempt.read("exit.json") and not attempt.read("launch.json").get("gang"):
-            return self._look(attempt.name, [], "")
-        jobs = self.slurm.jobs()
+        jobs = self.queue.jobs()
         seen = self._look(attempt.name, jobs, "")
         live = [job for job in jobs if job["name"] == attempt.name and job["state"] in LIVE]
-        if seen["exit"] and not live:
+        # The word of a job is proof for its own node; of the others only Slurm knows.
+        if seen["exit"] and not (live and attempt.read("launch.json").get("gang")):
             return seen
         if live and since is not None and time.time() - since > asked["grace_s"] + asked["force_s"]:
             for job in live:
-                self.slurm.run("scancel", "--full", "--signal=KILL", job["id"])
-                self.slurm.run("scancel", job["id"])
+                self.queue.cancel(job["id"], force=True)
         return None
 
     def do_control(self) -> Table:
@@ -275,14 +254,14 @@ class Desk:
                     if time.monotonic() > deadline:
                         raise Trouble("the job has not answered yet")
                     time.sleep(_LOOK_S)
-        return self._look(attempt.name, self.slurm.jobs(), "")
+        return self._look(attempt.name, self.queue.jobs(), "")
 
     def _ask(self, attempt: Attempt, control: Table) -> int:
         with attempt.lock():
             turn = int(attempt.read("control.json").get("turn", 0)) + 1
             attempt.write("control.json", dict(control, turn=turn))
         # Only wakes the job, which looks by itself a moment later.
-        self.slurm.run("scancel", "--batch", "--signal=USR2", attempt.job_id())
+        self.queue.wake(attempt.job_id())
         return turn
 
     def do_fetch(self) -> Table:
@@ -375,14 +354,19 @@ def _walk(root: str, below: str) -> Iterator[list[Any]]:
             yield [path, "other", 0, 0]
 
 
-def main(asked: Table) -> None:
-    """Answer one request."""
+def answered(asked: Table, queue: Queue) -> Table:
+    """Answer one request: ``ok`` with what was found, or ``trouble`` and its ``kind``."""
     try:
-        told = {"ok": Desk(asked).answer()}
+        told = {"ok": Desk(asked, queue).answer()}
     except Trouble as exc:
         told = {"trouble": str(exc), "kind": exc.kind}
     except (OSError, ValueError, KeyError, AttributeError) as exc:
         told = {"trouble": f"{type(exc).__name__}: {exc}", "kind": "transient"}
-    told["turn"] = asked["turn"]
+    return told
+
+
+def main(asked: Table) -> None:
+    """Answer one request on standard output."""
+    told = dict(answered(asked, CommandQueue(asked)), turn=asked["turn"])
     sys.stdout.write(f"\n{MARK} {json.dumps(told)}\n")
     sys.stdout.flush()

@@ -24,6 +24,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -309,10 +310,10 @@ class Job:
 
 
 def write(folder: str, name: str, content: Table, *, once: bool = False) -> None:
-    """Write a whole JSON file under its name; with ``once``, what is there already stays."""
+    """Write a whole JSON file, private; with ``once``, what is there already stays."""
     path = os.path.join(folder, name)
-    part = f"{path}.{os.uname().nodename}.{os.getpid()}"
-    with open(part, "w", encoding="utf-8") as file:
+    part = f"{path}.{os.uname().nodename}.{os.getpid()}.{threading.get_ident()}"
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())

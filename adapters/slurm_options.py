@@ -1,26 +1,28 @@
 """What a Slurm backend is told: the options of ``[backends.NAME.options]`` in fabric.toml.
 
-::
+With ``url`` Slurm is asked through slurmrestd, and the site's folder is mounted here; without it
+everything goes over SSH to a login node::
 
-    [backends.cluster.options]
-    host = "login.example.org"
-    user = "ada"
-    key = "~/.ssh/id_ed25519"               # or agent = true
-    host_key = "ssh-ed25519 AAAAC3Nza..."   # or known_hosts = "~/.ssh/known_hosts"
-    partition = "batch"
+    [backends.cluster.options]              [backends.cloud.options]
+    host = "login.example.org"              url = "https://slurm.example.org"
+    user = "ada"                            user = "ada"
+    key = "~/.ssh/id_ed25519"               token = "~/.slurm/token"
+    host_key = "ssh-ed25519 AAAAC3Nza..."   ca = "~/.slurm/site.pem"
+    partition = "batch"                     folder = "/shared/ada/fabric"
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters import option_checks
 from temporal_fabric.adapters.option_checks import Span
 from temporal_fabric.adapters.ssh_target import Target, read_target
-from temporal_fabric.errors import Problem
+from temporal_fabric.errors import Problem, RequestRejected
+from temporal_fabric.requests.uris import mask_credentials
 from temporal_fabric.shapes import is_list
 
 if TYPE_CHECKING:
@@ -28,8 +30,18 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:+-]{0,127}\Z")
 _FOLDER = re.compile(r"[A-Za-z0-9_./+@=-]{1,512}\Z")
-_TEXTS = ("host", "user", "key", "host_key", "known_hosts", "folder", "bin", "python", "setup")
 _WORDS = ("partition", "account", "qos")
+_PLAIN = ("folder", "bin", "python", "setup")
+_URL = re.compile(r"(https?)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?\Z")
+_HERE = re.compile(r"localhost\Z|127\.[0-9.]+\Z|\[::1\]\Z")
+_NEEDED = {
+    "user": "whose token it is, and whose jobs they are",
+    "token": "a file with the token",
+    "folder": "a folder that this host shares with the cluster",
+}
+API_VERSIONS = ("v0.0.38",)
+"""Versions of slurmrestd's interface that are understood, the best one first."""
+
 _NUMBERS = {
     "port": Span(1, 65535, whole=True, code="E_SSH_TARGET"),
     "sessions": Span(1, 32, whole=True),
@@ -40,12 +52,44 @@ _NUMBERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmOptions:
-    """One site, and how to reach it."""
+    """One site, however it is reached."""
+
+    user: str
+    """Whose jobs they are."""
+
+    folder: str = ".temporal-fabric"
+    """Where attempts lie; shared by all nodes; a relative one is below the home."""
+
+    python: str = "python3"
+    """Python 3.8 or newer, on login and compute nodes."""
+
+    setup: str = ""
+    """A shell file of the cluster that each job reads first, such as one that loads modules."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    sessions: int = 6
+    """SSH sessions at once on the one connection, of which sshd allows ten; or HTTP ones."""
+
+    connect_s: float = 10.0
+    answer_s: float = 30.0
+    """How long one of Slurm's commands, or one call to slurmrestd, may take."""
+
+    poll_s: float = 3.0
+    """Pause between two looks at the queue; one look serves all attempts."""
+
+    settle_s: float = 10.0
+    """How long a job that Slurm calls ended may take to write down how."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshOptions(SlurmOptions):
+    """A site that is reached by its login node."""
 
     host: str
-    user: str
     port: int = 22
     key: str = ""
     """Private key file; without one the keys of the SSH agent are tried."""
@@ -60,33 +104,8 @@ class SlurmOptions:
     jump: tuple[str, ...] = ()
     """Hosts on the way, ``user@host:port``, nearest first."""
 
-    folder: str = ".temporal-fabric"
-    """Where attempts lie; shared by login and compute nodes; a relative one is below the home."""
-
     bin: str = ""
     """Folder of Slurm's commands, where they are not on PATH."""
-
-    python: str = "python3"
-    """Python 3.8 or newer, on login and compute nodes."""
-
-    setup: str = ""
-    """A shell file of the cluster that each job reads first, such as one that loads modules."""
-
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    sessions: int = 6
-    """SSH sessions at once on the one connection; sshd allows ten by default."""
-
-    connect_s: float = 10.0
-    answer_s: float = 30.0
-    """How long one of Slurm's commands may take."""
-
-    poll_s: float = 3.0
-    """Pause between two looks at the queue; one look serves all attempts."""
-
-    settle_s: float = 10.0
-    """How long a job that Slurm calls ended may take to write down how."""
 
     @property
     def target(self) -> Target:
@@ -99,11 +118,37 @@ class SlurmOptions:
         return tuple(read_target(text, user=self.user) for text in self.jump)
 
 
-def slurm_options(options: Mapping[str, Any]) -> SlurmOptions:
-    """Return options without problems as one object; sets nothing up."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestOptions(SlurmOptions):
+    """A site that offers slurmrestd, and a folder that is mounted here too."""
+
+    url: str
+    """Of slurmrestd or the proxy before it; without TLS on this host only."""
+
+    token: str
+    """File with a token of the user, as ``scontrol token`` prints it."""
+
+    ca: str = ""
+    """File with the certificates that are trusted; without it those of this host."""
+
+    api: str = ""
+    """Version of slurmrestd's interface; without it the best one that is offered."""
+
+
+def read_options(options: Mapping[str, Any], backend: str) -> SshOptions | RestOptions:
+    """Return the options of a backend; sets nothing up.
+
+    Raises:
+        RequestRejected: one is unknown or has a wrong value; every one is a problem.
+    """
+    problems = check_options(options, backend)
+    if problems:
+        raise RequestRejected(problems)
     given: dict[str, Any] = dict(options)
+    if "url" in given:
+        return RestOptions(**given)
     given["jump"] = tuple(_listed(given.get("jump", [])))
-    return SlurmOptions(**given)
+    return SshOptions(**given)
 
 
 def check_options(options: Mapping[str, Any], backend: str) -> list[Problem]:
@@ -114,24 +159,28 @@ def check_options(options: Mapping[str, Any], backend: str) -> list[Problem]:
         backend: The backend's name, for the paths.
     """
     at = f"/backends/{backend}/options"
+    shape = RestOptions if "url" in options else SshOptions
+    known = {field.name for field in fields(shape)}
+    ours = {name: value for name, value in options.items() if name in known}
     return [
-        *option_checks.names(options, SlurmOptions, at),
-        *_check_texts(options, at),
-        *option_checks.flags(options, ("agent",), at),
-        *option_checks.numbers(options, _NUMBERS, at),
-        *_check_way(options, at),
+        *option_checks.names(options, shape, at),
+        *_check_texts(ours, at),
+        *option_checks.flags(ours, ("agent",), at),
+        *option_checks.numbers(ours, _NUMBERS, at),
+        *(_check_url(ours, at) if shape is RestOptions else _check_way(ours, at)),
     ]
 
 
 def _check_texts(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
-    for name in (*_TEXTS, *_WORDS):
-        value = options.get(name, "")
+    for name, value in options.items():
+        if name in {*_NUMBERS, "agent", "jump"}:
+            continue
         if not isinstance(value, str):
             yield Problem("E_TYPE", f"{at}/{name}", f"{name} is a text")
         elif name in _WORDS and value and not _WORD.match(value):
             message = f"{name} is a name that Slurm knows, of A-Z a-z 0-9 _ . , : + -"
             yield Problem("E_SLURM_FIELD", f"{at}/{name}", message, actual=value[:80])
-        elif name in {"folder", "bin", "python", "setup"} and value:
+        elif name in _PLAIN and value:
             plain = _FOLDER.match(value) and not value.startswith("-")
             if not plain or ".." in Path(value).parts:
                 message = f"{name} is a plain path on the cluster, without spaces and '..'"
@@ -176,6 +225,36 @@ def _check_keys(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
     ):
         message = "host_key is a public key in one line: ssh-ed25519 AAAA..."
         yield Problem("E_HOSTKEY", f"{at}/host_key", message, actual=pinned[:80])
+
+
+def _check_url(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
+    """Check how slurmrestd is reached: nothing that bears the token is sent in the clear."""
+    for name, what in _NEEDED.items():
+        if name not in options:
+            yield Problem("E_MISSING", f"{at}/{name}", f"set {name} to {what}")
+    url, user, api = (options.get(name) for name in ("url", "user", "api"))
+    found = _URL.match(url) if isinstance(url, str) else None
+    if isinstance(url, str) and found is None:
+        message = "url is https://HOST or https://HOST:PORT, without a path"
+        yield Problem("E_URI_SCHEME", f"{at}/url", message, actual=mask_credentials(url)[:80])
+    elif found is not None and found[1] == "http" and not _HERE.match(found[2]):
+        message = (
+            "without TLS the token could be read on the way: use https, or an address of this host"
+        )
+        yield Problem("E_URI_SCHEME", f"{at}/url", message, allowed=("https",))
+    if isinstance(user, str) and not _WORD.match(user):
+        yield Problem("E_SLURM_FIELD", f"{at}/user", "user is a login name", actual=user[:80])
+    for name in ("token", "ca"):
+        path = options.get(name)
+        if isinstance(path, str) and path and not Path(path).expanduser().is_file():
+            message = f"there is no such file on this host; {name} names a file"
+            yield Problem("E_PATH", f"{at}/{name}", message, actual=path[:80])
+    if isinstance(options.get("folder"), str) and not options["folder"].startswith("/"):
+        message = "folder is an absolute path, the same one here and on the cluster"
+        yield Problem("E_PATH", f"{at}/folder", message, actual=options["folder"][:80])
+    if isinstance(api, str) and api and api not in API_VERSIONS:
+        message = f"api is a version that this fabric knows: {', '.join(API_VERSIONS)}"
+        yield Problem("E_RANGE", f"{at}/api", message, actual=api[:80], allowed=API_VERSIONS)
 
 
 def _listed(value: Any) -> list[Any]:

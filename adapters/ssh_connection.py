@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.ssh_exception import AuthenticationException, IncompatiblePeer, SSHException
 
+from temporal_fabric.adapters.slurm_transport import PeerRefused
 from temporal_fabric.errors import BackendUnknown, TransientBackendError
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ _LARGEST = 1 << 25
 
 _LOOK_MS = 500
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
-
-
-class HostKeyRefused(TransientBackendError):
-    """The host shows a key that is not pinned: nobody is sent there until a person has looked."""
 
 
 class LoginRefused(TransientBackendError):
@@ -208,7 +205,7 @@ class SshConnection:
             transport.start_client(timeout=self._way.connect_s)
         shown = transport.get_remote_server_key()
         if known.get(shown.get_name()) != shown.asbytes():
-            raise HostKeyRefused(_refusal(hop, shown, known=bool(known)))
+            raise PeerRefused(_refusal(hop, shown, known=bool(known)))
 
     def _log_in(self, transport: paramiko.Transport, hop: Target) -> None:
         tried: list[str] = []
@@ -270,7 +267,7 @@ def _refusing_other_kinds(hop: Target, known: dict[str, bytes]) -> Generator[Non
         if "host key" not in str(exc):
             raise
         kinds = ", ".join(known)
-        raise HostKeyRefused(
+        raise PeerRefused(
             f"the host has no key of the pinned kinds any more (E_HOSTKEY) [host={hop}, "
             f"pinned={kinds}]: its key has changed; ask its owner, then pin the new one"
         ) from exc

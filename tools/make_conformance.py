@@ -1,6 +1,6 @@
 """Run the conformance suite on our own adapters and write the reports that ship with them.
 
-``python tools/make_conformance.py [KIND ...]``: some minutes, into ``adapters/conformance``.
+``python tools/make_conformance.py [NAME ...]``: some minutes, into ``adapters/conformance``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from temporal_fabric.testing.kubernetes_bench import KubernetesBench
 from temporal_fabric.testing.local_bench import LocalBench
 from temporal_fabric.testing.sila_bench import SilaBench
 from temporal_fabric.testing.slurm_bench import SlurmBench
+from temporal_fabric.testing.slurm_rest_bench import SlurmRestBench
 from temporal_fabric.testing.slurm_site import SlurmSite
 
 if TYPE_CHECKING:
@@ -66,11 +68,11 @@ def _kubernetes(folder: Path) -> Generator[Bench]:
 
 
 @contextmanager
-def _slurm(folder: Path) -> Generator[Bench]:
+def _slurm(folder: Path, bench: type[SlurmBench] = SlurmBench) -> Generator[Bench]:
     site = SlurmSite()
     try:
         site.start()
-        yield SlurmBench(folder, site)
+        yield bench(folder, site)
     finally:
         site.stop()
 
@@ -81,6 +83,7 @@ BENCHES = {
     "local": _local,
     "sila": _sila,
     "slurm": _slurm,
+    "slurm-rest": partial(_slurm, bench=SlurmRestBench),
 }
 
 

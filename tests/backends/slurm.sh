@@ -1,6 +1,6 @@
 #!/bin/sh
-# A Slurm node and a login node, for the tests of the Slurm backend: Debian's slurm-wlm, munge and
-# openssh-server. Only installed here; each test run has a site of its own, which ends with it.
+# A Slurm node, a login node and slurmrestd, for the tests of the Slurm backend: Debian's slurm-wlm,
+# slurmrestd, munge and openssh-server. Only installed here; each test run has a site of its own, which ends with it.
 set -u
 policy=/usr/sbin/policy-rc.d
 if [ "$(id -u)" -eq 0 ] && [ ! -e "$policy" ]; then
@@ -8,9 +8,14 @@ if [ "$(id -u)" -eq 0 ] && [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
     trap 'rm -f "$policy"' EXIT
 fi
-for pair in sbatch:slurm-client slurmctld:slurmctld slurmd:slurmd munged:munge \
-    sshd:openssh-server ssh-keygen:openssh-client python3:python3; do
+for pair in sbatch:slurm-client slurmctld:slurmctld slurmd:slurmd slurmrestd:slurmrestd \
+    munged:munge sshd:openssh-server ssh-keygen:openssh-client python3:python3; do
     PATH=/usr/sbin:/sbin:/usr/bin:/bin sh "$(dirname "$0")/debian_package" \
         "${pair%%:*}" "${pair#*:}" || exit
 done
+# Tokens are a plugin of its own, which slurmrestd only recommends.
+jwt=auth_jwt.so
+[ -n "$(find /usr/lib -name "$jwt" 2> /dev/null | head -1)" ] || \
+    PATH=/usr/sbin:/sbin:/usr/bin:/bin sh "$(dirname "$0")/debian_package" \
+        "$jwt" slurm-wlm-jwt-plugin || exit
 "${PYTHON:-.venv/bin/python}" -m temporal_fabric.testing.slurm_site

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -15,11 +16,14 @@ from temporal_fabric.client import Fabric
 from temporal_fabric.connection import connect
 from temporal_fabric.testing.environment import FabricEnvironment
 from temporal_fabric.testing.slurm_bench import SlurmBench, site_options
+from temporal_fabric.testing.slurm_rest_bench import SlurmRestBench
 from temporal_fabric.testing.slurm_site import SlurmSite, SlurmUnavailable
 from tests.backends import missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+BenchT = TypeVar("BenchT", bound=SlurmBench)
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +43,34 @@ def site() -> Iterator[SlurmSite]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench(site: SlurmSite) -> AsyncIterator[SlurmBench]:
     """A bench on the site."""
-    folder = Path(tempfile.mkdtemp(prefix="fab"))
-    found = SlurmBench(folder, site)
+    async with _closing(SlurmBench(Path(tempfile.mkdtemp(prefix="fab")), site)) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _closing(found: BenchT) -> AsyncGenerator[BenchT]:
     try:
         yield found
     finally:
         await found.settle()
         await found.aclose()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(found.folder, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rest_bench(site: SlurmSite) -> AsyncIterator[SlurmRestBench]:
+    """A bench that reaches the site by its slurmrestd."""
+    async with _closing(SlurmRestBench(Path(tempfile.mkdtemp(prefix="fab")), site)) as found:
+        yield found
 
 
 def configuration(site: SlurmSite, **more: Any) -> str:
     """Return the text of a ``fabric.toml`` with the site as the backend ``cluster``."""
-    options = site_options(site) | more
+    return backend_table(site_options(site) | more)
+
+
+def backend_table(options: dict[str, Any]) -> str:
+    """Return the text of a ``fabric.toml`` with one backend, ``cluster``."""
     return tomli_w.dumps({"backends": {"cluster": {"kind": "slurm", "options": options}}})
 
 

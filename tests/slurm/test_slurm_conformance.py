@@ -1,4 +1,4 @@
-"""The Slurm adapter keeps the contract, all of it."""
+"""The Slurm adapter keeps the contract, all of it, by either of its ways."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.fixture(scope="module", params=["bench", "rest_bench"], ids=["ssh", "rest"])
+def conforming(request: pytest.FixtureRequest) -> SlurmBench:
+    """One way to the site after the other."""
+    found: SlurmBench = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(scope="module")
-def report(bench: SlurmBench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
+def report(conforming: SlurmBench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Report]:
     """The report, which is written when the last case has run."""
-    found = new_report(bench)
+    found = new_report(conforming)
     yield found
     path = found.write(tmp_path_factory.mktemp("conformance"))
     assert type(found).read(path) == found
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_conforms(case: Case, bench: SlurmBench, report: Report) -> None:
+async def test_conforms(case: Case, conforming: SlurmBench, report: Report) -> None:
     """Every case of the suite passes; there is none that a Slurm site cannot show."""
-    outcome = await case.judge(bench)
+    outcome = await case.judge(conforming)
     report.outcomes.append(outcome)
     assert outcome.verdict == PASSED, outcome.why

@@ -11,8 +11,8 @@ import pytest
 
 from temporal_fabric.adapters import slurm_on_login, slurm_on_login_jobs, slurm_on_node
 from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, Phase
-from temporal_fabric.adapters.slurm_batch import Place, sbatch_options
-from temporal_fabric.adapters.slurm_options import check_options, slurm_options
+from temporal_fabric.adapters.slurm_batch import Place, job_options
+from temporal_fabric.adapters.slurm_options import check_options, read_options
 from temporal_fabric.adapters.slurm_states import ENDS, read_seen, status_of
 from temporal_fabric.adapters.slurm_verdict import of_partition, read_partitions, seconds
 from temporal_fabric.adapters.ssh_target import Target, read_target
@@ -111,11 +111,11 @@ def test_every_wrong_option_is_told_with_its_place(tmp_path: Path) -> None:
     assert check_options(LOGIN, "c") == []
 
 
-def _options_of(tmp_path: Path, limit_s: float | None = None, **more: Any) -> list[str]:
+def _options_of(tmp_path: Path, limit_s: float | None = None, **more: Any) -> dict[str, str]:
     request = ExecutionRequest.from_mapping({**process("a"), **more})
     attempt = AttemptSpec(AttemptKey("t", "r", 3), request, tmp_path, tmp_path, 1)
-    site = slurm_options({**LOGIN, "partition": "batch", "account": "lab"})
-    return sbatch_options(attempt, "fab-1", Place("/j", "/f/3"), site, limit_s)
+    site = read_options({**LOGIN, "partition": "batch", "account": "lab"}, "c")
+    return job_options(attempt, "fab-1", Place("/j", "/f/3"), site, limit_s)
 
 
 def test_what_a_request_needs_becomes_typed_options(tmp_path: Path) -> None:
@@ -127,13 +127,21 @@ def test_what_a_request_needs_becomes_typed_options(tmp_path: Path) -> None:
         limits={"wall_s": 3600, "grace_s": 20},
     )
 
-    assert "--no-requeue" in found
-    assert "--comment=temporal-fabric:t@r@3" in found
-    assert {"--partition=batch", "--account=lab", "--nodes=2", "--gres=gpu:a100:2"} <= set(found)
-    assert {"--cpus-per-task=4", "--mem=1956M", "--tmp=1000M", "--time=64"} <= set(found)
-    assert "--signal=B:USR1@110" in found
-    assert "--time=60" in _options_of(tmp_path, 3600, limits={"wall_s": 3600})
-    assert not [option for option in _options_of(tmp_path) if option.startswith("--time")]
+    wanted = {
+        "comment": "temporal-fabric:t@r@3",
+        "partition": "batch",
+        "account": "lab",
+        "nodes": "2",
+        "gres": "gpu:a100:2",
+        "cpus-per-task": "4",
+        "mem": "1956M",
+        "tmp": "1000M",
+        "time": "64",
+        "signal": "B:USR1@110",
+    }
+    assert wanted.items() <= found.items()
+    assert _options_of(tmp_path, 3600, limits={"wall_s": 3600})["time"] == "60"
+    assert "time" not in _options_of(tmp_path)
 
 
 def test_every_state_of_slurm_has_one_meaning() -> None:

@@ -232,7 +232,7 @@ CODES: dict[str, Code] = _table(
     Code(
         "E_HOSTKEY",
         "host key not known",
-        "The key of a backend's login node is unknown or has changed.",
+        "The key of a backend's login node, or its certificate, is unknown or has changed.",
         "Compare it with what the host's owner says, then pin it in the backend's options.",
         admission=False,
     ),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from typing import TYPE_CHECKING, Any, Protocol
 
 from temporal_fabric.adapters.kubernetes_jobs import KubernetesJobsAdapter
 from temporal_fabric.config import BackendConfig, Settings
 from temporal_fabric.testing.bench import Bench, Fault
-from temporal_fabric.testing.http_relay import HttpRelay
+from temporal_fabric.testing.http_relay import PortRelay, http_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from temporal_fabric.adapters.contract import Adapter
@@ -68,7 +66,7 @@ class KubernetesBench(Bench):
     def __init__(self, folder: Path, cluster: Cluster, image: str, host: str) -> None:
         super().__init__(folder, host=host)
         self._cluster, self._image = cluster, image
-        self._relays: list[_ApiRelay] = []
+        self._relays: list[PortRelay] = []
 
     def make(self) -> Adapter:
         """Return an adapter of the cluster."""
@@ -76,10 +74,14 @@ class KubernetesBench(Bench):
 
     async def make_faulty(self, call: str, fault: Fault) -> Adapter:
         """Return an adapter that reaches the API server through a relay."""
-        relay = _ApiRelay(self._cluster, _CALLS[call], fault, _garble)
+        host, _, port = self._cluster.address.removeprefix("https://").rpartition(":")
+        trust = ssl.create_default_context(cafile=str(self._cluster.authority))
+        # It speaks plain HTTP with the adapter.
+        relay = PortRelay(host, int(port), _CALLS[call], fault, _garble, trust=trust)
         await relay.start()
         self._relays.append(relay)
-        return self.adapter_with(self._cluster.kubeconfig(server=relay.address))
+        server = f"http://127.0.0.1:{relay.port}"
+        return self.adapter_with(self._cluster.kubeconfig(server=server))
 
     async def lose_jobs(self) -> None:
         """Kill every container at once, as a crash of the node does."""
@@ -122,30 +124,6 @@ def kubernetes_test_options(kubeconfig: Path, image: str) -> dict[str, Any]:
     }
 
 
-class _ApiRelay(HttpRelay):
-    """Speaks plain HTTP with the adapter, and TLS with the API server."""
-
-    def __init__(
-        self, cluster: Cluster, match: str, fault: str, garble: Callable[[bytes, int], bytes]
-    ) -> None:
-        super().__init__(cluster.authority, cluster.authority, match, fault, garble)
-        self._trust = ssl.create_default_context(cafile=str(cluster.authority))
-        self._host, _, self._port = cluster.address.removeprefix("https://").rpartition(":")
-
-    @property
-    def address(self) -> str:
-        """Where clients find the relay."""
-        if self._server is None:
-            raise RuntimeError("the relay has not been started")
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self._host, int(self._port), ssl=self._trust)
-
-
 def _garble(answer: bytes, turn: int) -> bytes:
     """Return no answer: noise, half of one, or what has the form of one and no meaning."""
     metadata = {"name": "another", "namespace": "default", "uid": "1", "resourceVersion": "1"}
@@ -161,17 +139,11 @@ def _garble(answer: bytes, turn: int) -> bytes:
     shapes = (
         b"\x00\xff\r\n\r\n",
         answer[: len(answer) // 2],
-        _answer(200, another),
-        _answer(200, {"kind": "JobList", "items": [None]}),
-        _answer(200, None),
-        _answer(404, "<html>page not found</html>"),
-        _answer(404, missing),
-        _answer(500, {}),
+        http_answer(200, another),
+        http_answer(200, {"kind": "JobList", "items": [None]}),
+        http_answer(200, None),
+        http_answer(404, "<html>page not found</html>"),
+        http_answer(404, missing),
+        http_answer(500, {}),
     )
     return shapes[turn % len(shapes)]
-
-
-def _answer(status: int, body: object) -> bytes:
-    content = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content

@@ -8,7 +8,7 @@ import socket
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters.slurm_ssh import SlurmSshAdapter
+from temporal_fabric.adapters.slurm_jobs import SlurmJobsAdapter
 from temporal_fabric.config import BackendConfig, Settings
 from temporal_fabric.testing import slurm_fault
 from temporal_fabric.testing.bench import Bench, Fault
@@ -50,15 +50,19 @@ class SlurmBench(Bench):
         folder.chmod(0o711)
         self.ledger.socket.chmod(0o777)
 
+    def options(self) -> dict[str, Any]:
+        """Return the options of a backend that is the site."""
+        return site_options(self.site)
+
     def make(self, **more: Any) -> Adapter:
         """Return an adapter of the site.
 
         Args:
             more: Options that differ from the usual ones.
         """
-        options = site_options(self.site) | more
+        options = self.options() | more
         config = BackendConfig("slurm", kind="slurm", options=options)
-        return SlurmSshAdapter(config, self._settings, "conformance")
+        return SlurmJobsAdapter(config, self._settings, "conformance")
 
     async def make_faulty(self, call: str, fault: Fault) -> Adapter:
         """Return an adapter whose login node answers as the fault says."""

@@ -1,4 +1,4 @@
-"""A cluster of one Slurm node with a login node, for tests: munged, slurmctld, slurmd and sshd.
+"""A cluster of one Slurm node for tests: munged, slurmctld, slurmd, sshd and slurmrestd.
 
 Everything listens on the loopback address, lives in one folder, belongs to a user of its own and
 can be killed and started again. Nothing of it is left after `SlurmSite.stop`, and nothing outlives
@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from temporal_fabric.devserver.ports import is_free
+from temporal_fabric.testing.slurm_conf import SLURM_CONF, SSHD_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DAEMONS = ("munged", "slurmctld", "slurmd", "sshd")
+DAEMONS = ("munged", "slurmctld", "slurmd", "sshd", "slurmrestd")
 PYTHON = "/usr/bin/python3"
 """The interpreter of the login node and of the jobs: one that every user may run."""
 
@@ -40,62 +41,8 @@ _START_S = 60.0
 _STOP_S = 5.0
 _LOOK_S = 0.05
 _CANNOT = 75
-_PROGRAMS = ("munged", "slurmctld", "slurmd", "sshd", "setpriv", "useradd", "ssh-keygen")
+_PROGRAMS = (*DAEMONS, "setpriv", "useradd", "ssh-keygen")
 _SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
-
-# CPUs is invented (config_overrides), so that several small jobs run at once on a small machine;
-# memory is enforced by polling, the way of a site without cgroups.
-_SLURM_CONF = """\
-ClusterName=fabric
-SlurmctldHost=localhost({ip})
-SlurmctldPort={slurmctld}
-SlurmdPort={slurmd}
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
-SlurmUser=slurm
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
-CredType=cred/munge
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/state/slurmctld.pid
-SlurmdPidFile={folder}/spool/slurmd.pid
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=1
-JobAcctGatherParams=OverMemoryKill
-MpiDefault=none
-PropagateResourceLimits=NONE
-ReturnToService=2
-KillWait=5
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
-DefMemPerCPU=64
-Licenses=solver:2
-NodeName=node1 NodeHostname={host} NodeAddr={ip} CPUs=64 RealMemory=8192 State=UNKNOWN
-PartitionName=main Nodes=node1 Default=YES MaxTime=60 State=UP
-PartitionName=short Nodes=node1 MaxTime=10 State=UP
-"""
-
-_SSHD_CONFIG = """\
-ListenAddress {ip}
-Port {sshd}
-HostKey {folder}/ssh/host
-PidFile none
-AllowUsers {user}
-AuthenticationMethods publickey
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin no
-UsePAM no
-StrictModes no
-MaxStartups 100:30:200
-AllowTcpForwarding yes
-SetEnv SLURM_CONF={folder}/slurm.conf
-Subsystem sftp internal-sftp
-"""
 
 
 class SlurmUnavailable(Exception):
@@ -113,8 +60,8 @@ def check() -> None:
     missing = [name for name in _PROGRAMS if shutil.which(name, path=_SYSTEM_PATH) is None]
     if missing:
         raise SlurmUnavailable(
-            f"there is no {', '.join(missing)} (Debian's packages slurm-wlm, munge and "
-            "openssh-server)"
+            f"there is no {', '.join(missing)} (Debian's packages slurm-wlm, slurmrestd, "
+            "munge and openssh-server)"
         )
     if not Path(PYTHON).exists():
         raise SlurmUnavailable(f"there is no {PYTHON} (Debian's package python3)")
@@ -131,7 +78,8 @@ class SlurmSite:
         check()
         self.folder = Path(tempfile.mkdtemp(prefix="slurm"))
         self.user = f"fab{secrets.token_hex(4)}"
-        self.port = 0
+        self.port = self.rest_port = 0
+        self.rest_api = "v0.0.38"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         # A daemon dies with the thread that started it: this one stays until `stop`.
         self._thread = ThreadPoolExecutor(1, "slurm-site")
@@ -150,6 +98,18 @@ class SlurmSite:
     def host_key(self) -> str:
         """The login node's public key, in one line."""
         return " ".join((self.folder / "ssh" / "host.pub").read_text().split()[:2])
+
+    @property
+    def shared(self) -> Path:
+        """A folder of root's that every node has, for the jobs of root."""
+        return self.folder / "shared"
+
+    def token(self, user: str = "root", lifespan_s: int = 36000) -> str:
+        """Return a token, as ``scontrol token`` prints it."""
+        done = self.run("scontrol", "token", f"username={user}", f"lifespan={lifespan_s}")
+        if not done.stdout.startswith("SLURM_JWT="):
+            raise RuntimeError(f"scontrol gives no token: {done.stderr}")
+        return done.stdout
 
     @property
     def known_hosts(self) -> Path:
@@ -175,6 +135,7 @@ class SlurmSite:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | ({"SLURM_JWT": "daemon"} if name == "slurmrestd" else {}),
             ).result()
         works: dict[str, Callable[[], bool]] = {
             "munged": lambda: self._succeeds(
@@ -182,7 +143,8 @@ class SlurmSite:
             ),
             "slurmctld": self._controls,
             "slurmd": self._serves,
-            "sshd": self._listens,
+            "sshd": lambda: _listens(self.port),
+            "slurmrestd": lambda: _listens(self.rest_port),
         }
         deadline = time.monotonic() + _START_S
         while not works[name]():
@@ -210,7 +172,7 @@ class SlurmSite:
     def lose_jobs(self) -> None:
         """Let the node crash with what runs on it, and the controller; both come back."""
         self.kill_part("slurmd")
-        self._kill_user()
+        self._kill_jobs()
         self.stop_part("slurmctld")
         self.start_part("slurmctld")
         self.start_part("slurmd")
@@ -251,24 +213,26 @@ class SlurmSite:
 
     def stop(self) -> None:
         """End every job and daemon, and remove the user and the folder."""
-        for name in ("slurmd", "slurmctld", "sshd", "munged"):
+        for name in ("slurmrestd", "slurmd", "slurmctld", "sshd", "munged"):
             if name in self._processes:
                 self.stop_part(name)
         self._thread.shutdown()
-        self._kill_user()
+        self._kill_jobs()
         _checked("userdel", self.user)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:
         self.folder.chmod(0o755)
-        for name in ("spool", "state", "munge", "ssh", "home"):
+        for name in ("spool", "state", "munge", "ssh", "home", "shared"):
             (self.folder / name).mkdir()
         Path("/run/sshd").mkdir(exist_ok=True)
         # A password of '*' is none and does not lock the account, as '!' would.
         _checked("useradd", "-M", "-d", str(self.home), "-s", "/bin/bash", "-p", "*", self.user)
         self._make_keys()
         (self.folder / "munge" / "key").write_bytes(secrets.token_bytes(1024))
-        (self.folder / "munge" / "key").chmod(0o600)
+        (self.folder / "state" / "jwt.key").write_bytes(secrets.token_bytes(32))
+        for key in (self.folder / "munge" / "key", self.folder / "state" / "jwt.key"):
+            key.chmod(0o600)
         for name, owner in (("munge", "munge"), ("state", "slurm"), ("home", self.user)):
             _own(self.folder / name, owner)
         self._configure()
@@ -283,17 +247,17 @@ class SlurmSite:
 
     def _configure(self) -> None:
         found: set[int] = set()
-        while len(found) < 3:  # noqa: PLR2004 - three daemons listen
+        while len(found) < 4:  # noqa: PLR2004 - four daemons listen
             port = _PORTS[secrets.randbelow(len(_PORTS))]
             if is_free(_IP, port):
                 found.add(port)
-        slurmctld, slurmd, self.port = found
+        slurmctld, slurmd, self.port, self.rest_port = found
         values = {"ip": _IP, "folder": self.folder, "user": self.user, "sshd": self.port}
         host = socket.gethostname().partition(".")[0]
         (self.folder / "slurm.conf").write_text(
-            _SLURM_CONF.format(slurmctld=slurmctld, slurmd=slurmd, host=host, **values)
+            SLURM_CONF.format(slurmctld=slurmctld, slurmd=slurmd, host=host, **values)
         )
-        (self.folder / "ssh" / "sshd_config").write_text(_SSHD_CONFIG.format(**values))
+        (self.folder / "ssh" / "sshd_config").write_text(SSHD_CONFIG.format(**values))
         self.known_hosts.write_text(f"[{_IP}]:{self.port} {self.host_key}\n")
 
     def _argv(self, name: str) -> list[str]:
@@ -312,6 +276,11 @@ class SlurmSite:
                 *_as(""),
                 *("/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "ssh/sshd_config")),
             ],
+            "slurmrestd": [
+                *_as("nobody"),
+                *("/usr/sbin/slurmrestd", "-f", config, "-a", "rest_auth/jwt"),
+                *("-s", f"openapi/{self.rest_api}", f"{_IP}:{self.rest_port}"),
+            ],
         }
         return argvs[name]
 
@@ -327,32 +296,41 @@ class SlurmSite:
     def _serves(self) -> bool:
         return bool(self.run("sinfo", "-hN", "-t", "idle,mixed,alloc").stdout)
 
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((_IP, self.port)) == 0
-
     def _succeeds(self, *argv: str) -> bool:
         return self.run(*argv).returncode == 0
 
-    def _kill_user(self) -> None:
-        """Kill whatever runs as the user, who exists for this site alone, and its shepherds."""
+    def _kill_jobs(self) -> None:
+        """Kill whatever runs as the user, who exists for this site alone, and every job."""
         try:
             uid = pwd.getpwnam(self.user).pw_uid
         except KeyError:
             return
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):
-                own = entry.name.isdecimal() and entry.stat().st_uid == uid
+                if not entry.name.isdecimal():
+                    continue
+                own = entry.stat().st_uid == uid or self._is_of_job(entry)
                 if own or self._is_shepherd(entry):
                     os.kill(int(entry.name), signal.SIGKILL)
 
+    def _is_of_job(self, entry: Path) -> bool:
+        """Say whether a process belongs to a job of this site, whoever's it is."""
+        mark = f"SLURM_CONF={self.folder}/".encode()
+        variables = (entry / "environ").read_bytes().split(b"\0")
+        return any(text.startswith(mark) for text in variables) and any(
+            text.startswith(b"SLURM_JOB_ID=") for text in variables
+        )
+
     def _is_shepherd(self, entry: Path) -> bool:
         """Say whether a process is a slurmstepd of this site."""
-        if not entry.name.isdecimal():
-            return False
         if not (entry / "cmdline").read_bytes().startswith(b"slurmstepd"):
             return False
         return str(self.folder).encode() in (entry / "environ").read_bytes()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((_IP, port)) == 0
 
 
 def _as(user: str) -> list[str]:

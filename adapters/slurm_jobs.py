@@ -1,8 +1,8 @@
-"""Payloads as jobs of a Slurm cluster, over SSH to its login node.
+"""Payloads as jobs of a Slurm cluster, over SSH to its login node or through its slurmrestd.
 
 The cluster's own files decide who an attempt belongs to and how it ended, so any worker finds
-everything again by the attempt's key: see `slurm_on_node` and `slurm_on_login`, which run there.
-This module only asks, and carries files. Whatever blocks does so in a few threads of its own.
+everything again by the attempt's key: see `slurm_on_node` and `slurm_on_login`. This module only
+asks, by the transport that the options choose. Whatever blocks does so in a few threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,36 +27,38 @@ from temporal_fabric.adapters.contract import (
     Verdict,
 )
 from temporal_fabric.adapters.slurm_batch import Place
+from temporal_fabric.adapters.slurm_carrying import Carrying
 from temporal_fabric.adapters.slurm_commands import Commands
-from temporal_fabric.adapters.slurm_files import fetch_growth, fetch_tree, grown, send_tree
+from temporal_fabric.adapters.slurm_files import grown
 from temporal_fabric.adapters.slurm_login import LoginNode
 from temporal_fabric.adapters.slurm_looks import Looks
+from temporal_fabric.adapters.slurm_mounted import MountedSite
 from temporal_fabric.adapters.slurm_on_login_jobs import FORBIDDEN
-from temporal_fabric.adapters.slurm_options import check_options, slurm_options
+from temporal_fabric.adapters.slurm_options import RestOptions, read_options
 from temporal_fabric.adapters.slurm_states import PERMANENT, read_seen, status_of
+from temporal_fabric.adapters.slurm_transport import PeerRefused, job_name
 from temporal_fabric.adapters.slurm_verdict import (
     Partition,
     of_partition,
     read_partitions,
     slurm_verdict,
 )
-from temporal_fabric.adapters.ssh_connection import HostKeyRefused, SshConnection, Way
 from temporal_fabric.errors import (
     BackendUnknown,
     PermanentBackendError,
-    RequestRejected,
     TransientBackendError,
 )
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from temporal_fabric.adapters.contract import AttemptSpec
-    from temporal_fabric.adapters.slurm_options import SlurmOptions
+    from temporal_fabric.adapters.slurm_options import SshOptions
     from temporal_fabric.adapters.slurm_states import Seen
+    from temporal_fabric.adapters.slurm_transport import Transport
     from temporal_fabric.config import BackendConfig, Settings
     from temporal_fabric.requests.models import ExecutionRequest
 
@@ -81,21 +82,7 @@ _PROOF_S = 60.0
 _ANSWER_S = 15.0
 
 
-def way_of(options: SlurmOptions) -> Way:
-    """Return how a site's login node is reached."""
-    return Way(
-        target=options.target,
-        jumps=options.jumps,
-        key=options.key,
-        agent=options.agent,
-        host_key=options.host_key,
-        known_hosts=options.known_hosts,
-        connect_s=options.connect_s,
-        sessions=options.sessions,
-    )
-
-
-class SlurmSshAdapter:
+class SlurmJobsAdapter:
     """See `temporal_fabric.adapters.contract.Adapter` for the promises.
 
     Raises:
@@ -105,14 +92,11 @@ class SlurmSshAdapter:
     kind = KIND
 
     def __init__(self, config: BackendConfig, settings: Settings, host: str) -> None:
-        problems = check_options(config.options, config.name)
-        if problems:
-            raise RequestRejected(problems, source=settings.source)
-        self._config, self._settings = config, settings
+        self._config, self._settings, self._host = config, settings, host
         self._name = f"{config.name}@{host}"
-        self._options = slurm_options(config.options)
-        self._connection = SshConnection(way_of(self._options))
-        self._login = LoginNode(self._options, self._connection, host)
+        self._options = read_options(config.options, config.name)
+        self._transport = _transport(self._options, host)
+        self._carrying = Carrying(self._transport)
         self._threads = ThreadPoolExecutor(self._options.sessions + 2, "slurm")
         self._looks = Looks(lambda names: self._ask("look", names=names))
         self._commands = Commands(self._ask)
@@ -145,7 +129,7 @@ class SlurmSshAdapter:
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
-        name = self._login.job_name(attempt.key)
+        name = job_name(self._host, attempt.key)
         seen = await self._looks.at(name)
         if seen.claim == FORBIDDEN:
             raise PermanentBackendError(f"the attempt was terminated [attempt={attempt.key}]")
@@ -155,50 +139,28 @@ class SlurmSshAdapter:
     def _submit(self, attempt: AttemptSpec, name: str) -> str:
         key, options = attempt.key, self._options
         slurm_batch.write_source(attempt)
-        told = self._login.ask(
+        told = self._transport.ask(
             "prepare", name=name, tenant=key.tenant, request=key.request_id, epoch=key.epoch
         )
         place = Place(told["job"], told["folder"])
-        attempt.say(f"copies its files to {options.host}")
-        self._send(attempt, place)
-        attempt.say(f"submits it to Slurm on {options.host}")
+        attempt.say(f"copies its files to {self._transport.where}")
+        self._carrying.send(attempt, place)
+        attempt.say(f"submits it to Slurm by {self._transport.where}")
         limits = [found.limit_s for found in self._partitions() if found.limit_s is not None]
-        answer = self._login.ask(
+        answer = self._transport.ask(
             "submit",
             name=name,
             launch=slurm_batch.launch(attempt, place, options),
             files=slurm_batch.files(attempt, place),
-            options=slurm_batch.sbatch_options(
-                attempt, name, place, options, max(limits, default=None)
-            ),
-            script=[f"{place.job}/batch.sh", options.python, place.job, options.setup],
+            job=slurm_batch.job(attempt, name, place, options, max(limits, default=None)),
             permanent=PERMANENT,
             longer_s=2 * options.answer_s,
         )
         return str(answer["id"])
 
-    def _send(self, attempt: AttemptSpec, place: Place) -> None:
-        trees = {
-            attempt.folder / "task": f"{place.folder}/task",
-            attempt.folder / "input": f"{place.folder}/input",
-            attempt.checkpoints: place.checkpoints,
-        }
-        try:
-            with self._connection.files(self._options.answer_s) as client:
-                for here, there in trees.items():
-                    send_tree(client, here, there, self._digest)
-        except OSError as exc:
-            raise TransientBackendError(
-                f"its files cannot be copied [host={self._options.target}, "
-                f"folder={place.folder}]: {exc}; look at the space and the rights there"
-            ) from exc
-
-    def _digest(self, path: str, count: int) -> str:
-        return str(self._login.ask("digest", path=path, count=count))
-
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
-        return status_of(await self._looks.at(self._login.job_name(key)))
+        return status_of(await self._looks.at(job_name(self._host, key)))
 
     async def get_status(self, handle: JobHandle) -> JobStatus:
         """See `Adapter.get_status`."""
@@ -206,7 +168,7 @@ class SlurmSshAdapter:
 
     async def wait(self, handle: JobHandle, limit_s: float) -> JobStatus:
         """See `Adapter.wait`."""
-        name, deadline = self._login.job_name(handle.key), time.monotonic() + limit_s
+        name, deadline = job_name(self._host, handle.key), time.monotonic() + limit_s
         while True:
             seen = await self._looks.at(name)
             status = status_of(seen)
@@ -220,48 +182,34 @@ class SlurmSshAdapter:
 
     async def _carry(self, key: AttemptKey, seen: Seen) -> None:
         """Bring over what the payload has written since the last look."""
-        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
+        place = self._place(key)
         if seen.folder and grown(place.folder, seen.sizes):
-            await self._call(self._carry_now, place, seen)
+            await self._call(self._carrying.grow, place, seen)
 
-    def _carry_now(self, place: Workplace, seen: Seen) -> None:
-        place.create()
-        with _translated(self._options), self._connection.files(self._options.answer_s) as client:
-            fetch_growth(client, seen.folder, place.folder, seen.sizes)
+    def _place(self, key: AttemptKey) -> Workplace:
+        return Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
 
     def _gather(self, key: AttemptKey, seen: Seen, status: JobStatus) -> JobStatus:
         """Bring over outputs and checkpoints of a job that has ended."""
         if not seen.folder or status.phase is Phase.ABSENT:
             return status
-        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
-        place.create()
-        roots = {
-            f"{seen.folder}/output": place.output,
-            f"{seen.folder.rpartition('/')[0]}/checkpoints": place.checkpoints,
-        }
-        told = self._login.ask("list", name=self._login.job_name(key), roots=list(roots))
-        limit, first = told["limit"], next(iter(roots))
-        total = sum(size for _, _, size, _ in told["found"][first])
-        if limit is not None and total > limit:
-            message = f"the outputs take {total} bytes, limits.output_bytes is {limit}"
-            return replace(status, reason=status.reason or Reason.BUDGET, message=message)
-        with _translated(self._options), self._connection.files(self._options.answer_s) as client:
-            for there, here in roots.items():
-                fetch_tree(client, there, here, told["found"][there])
-        return status
+        message = self._carrying.gather(job_name(self._host, key), self._place(key), seen)
+        if not message:
+            return status
+        return replace(status, reason=status.reason or Reason.BUDGET, message=message)
 
     async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
         """See `Adapter.stream_logs`."""
         key, offset = handle.key, from_offset
-        await self._carry(key, await self._looks.at(self._login.job_name(key)))
-        place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
+        await self._carry(key, await self._looks.at(job_name(self._host, key)))
+        place = self._place(key)
         while chunk := await asyncio.to_thread(_read_at, place.stdout, offset):
             offset += len(chunk)
             yield chunk
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`."""
-        name, deadline = self._login.job_name(key), time.monotonic() + grace_s + _PROOF_S
+        name, deadline = job_name(self._host, key), time.monotonic() + grace_s + _PROOF_S
         asked = {"name": name, "grace_s": grace_s, "force_s": _FORCE_S, "patience_s": _PATIENCE_S}
         while True:
             seen = read_seen(await self._ask("stop", longer_s=_PATIENCE_S, **asked))
@@ -287,7 +235,7 @@ class SlurmSshAdapter:
         return await self._control(key, "resume")
 
     async def _control(self, key: AttemptKey, action: str) -> JobStatus:
-        asked = {"name": self._login.job_name(key), "control": {"action": action}}
+        asked = {"name": job_name(self._host, key), "control": {"action": action}}
         told = await self._ask("control", longer_s=_ANSWER_S, patience_s=_ANSWER_S, **asked)
         status = status_of(read_seen(told))
         if status.phase is Phase.RUNNING and status.paused is not (action == "pause"):
@@ -298,26 +246,26 @@ class SlurmSshAdapter:
         self, key: AttemptKey, command: str, argv: tuple[str, ...], withheld: frozenset[str]
     ) -> None:
         """See `Executing.execute`."""
-        await self._commands.execute(self._login.job_name(key), command, argv, withheld)
+        await self._commands.execute(job_name(self._host, key), command, argv, withheld)
 
     async def fetch(
         self, key: AttemptKey, command: str, offsets: tuple[int, int], limit_s: float
     ) -> CommandPiece:
         """See `Executing.fetch`."""
-        return await self._commands.fetch(self._login.job_name(key), command, offsets, limit_s)
+        return await self._commands.fetch(job_name(self._host, key), command, offsets, limit_s)
 
     async def end(self, key: AttemptKey, command: str) -> None:
         """See `Executing.end`."""
-        await self._commands.end(self._login.job_name(key), command)
+        await self._commands.end(job_name(self._host, key), command)
 
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`."""
-        await self._ask("forget", name=self._login.job_name(key))
+        await self._ask("forget", name=job_name(self._host, key))
 
     async def inventory(self) -> Inventory:
         """See `Adapter.inventory`."""
         told = await self._greet()
-        known = self._partitions()
+        way, known = await self._call(lambda: self._transport.about), self._partitions()
         up = [found for found in known if found.up]
         return Inventory(
             name=self._name,
@@ -329,7 +277,7 @@ class SlurmSshAdapter:
             unusable="" if up else "no partition for its jobs is up: set the option 'partition'",
             about={
                 "version": told["slurm"],
-                "login node": str(self._options.target),
+                **way,
                 "partitions": " ".join(found.name for found in up),
             },
             detail={name: told[name] for name in ("slurm", "host", "base", "partitions")},
@@ -338,7 +286,7 @@ class SlurmSshAdapter:
     async def aclose(self) -> None:
         """See `Adapter.aclose`."""
         await self._looks.aclose()
-        self._connection.close()
+        self._transport.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _look_around(self) -> str:
@@ -349,7 +297,7 @@ class SlurmSshAdapter:
             refused, known = "", self._partitions()
             try:
                 await self._greet()
-            except HostKeyRefused as exc:
+            except PeerRefused as exc:
                 refused = str(exc)
             except TransientBackendError as exc:
                 log.warning("%s cannot be asked: %s", self._name, exc)
@@ -368,14 +316,14 @@ class SlurmSshAdapter:
         return self._site[1] if self._site is not None else []
 
     async def _ask(self, verb: str, **asked: Any) -> Any:
-        return await self._call(partial(self._login.ask, verb, **asked))
+        return await self._call(partial(self._transport.ask, verb, **asked))
 
     async def _call(self, work: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, work, *args)
         except (KeyError, TypeError, ValueError) as exc:
-            raise BackendUnknown(f"the login node's answer means nothing: {exc!r}") from exc
+            raise BackendUnknown(f"the site's answer means nothing: {exc!r}") from exc
 
 
 def _read_at(path: Path, offset: int) -> bytes:
@@ -387,12 +335,7 @@ def _read_at(path: Path, offset: int) -> bytes:
         return b""
 
 
-@contextmanager
-def _translated(options: SlurmOptions) -> Generator[None]:
-    """Turn the refusal of a single file, there or here, into a transient error."""
-    try:
-        yield
-    except OSError as exc:
-        raise TransientBackendError(
-            f"files cannot be brought over [host={options.target}]: {exc}"
-        ) from exc
+def _transport(options: SshOptions | RestOptions, host: str) -> Transport:
+    if isinstance(options, RestOptions):
+        return MountedSite(options, host)
+    return LoginNode(options, host)
