@@ -5,6 +5,10 @@ machine does slows both. The fabric runs as in production: server and store fsyn
 experiment is a process under the launcher with its record, and ends in a sealed capsule. Every
 digest of every capsule is verified afterwards; a benchmark that lost one fails.
 
+Beside the rates stands the CPU time that one of each costs, of server, worker, launcher with its
+payloads, and client: at saturation it decides the rate, and other work on the machine hardly
+changes it.
+
 ``python benchmarks/bench_engine.py [--pairs 7] [--many 200] [--lone 10] [--at-once 50]``
 """
 
@@ -24,9 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bare_worker import QUEUE, READY, Bare
+from cpu import cpu_s
 
 from temporal_fabric import Capsule, Fabric
 from temporal_fabric.connection import connect
+from temporal_fabric.launcher import LauncherClient
 from temporal_fabric.testing.environment import FabricEnvironment
 
 if TYPE_CHECKING:
@@ -94,7 +100,30 @@ async def latencies(
     return {f"{name} ms": statistics.median(times) for name, times in found.items()}
 
 
-async def measure(contest: Contest, asked: argparse.Namespace) -> list[dict[str, float]]:
+class Spent:
+    """CPU time of the processes of each side, by name.
+
+    Args:
+        pids: Of each side: what its processes do, and their ids.
+    """
+
+    def __init__(self, pids: Mapping[str, Mapping[str, int]]) -> None:
+        self._pids = pids
+
+    async def on(self, side: str, work: Awaitable[float], many: int) -> dict[str, float]:
+        """Return the rate of the work, and its milliseconds of CPU for each of so many."""
+        before = {name: cpu_s(pid) for name, pid in self._pids[side].items()}
+        found = {f"{side} rate": await work}
+        spent = {
+            f"{side} {name} CPU ms": 1000 * (cpu_s(pid) - before[name]) / many
+            for name, pid in self._pids[side].items()
+        }
+        return found | spent | {f"{side} CPU ms": sum(spent.values())}
+
+
+async def measure(
+    contest: Contest, spent: Spent, asked: argparse.Namespace
+) -> list[dict[str, float]]:
     """Return one row for each pair; the order within a pair alternates."""
     ways = {"fabric": contest.experiment, "bare": contest.bare}
     for way in ways.values():
@@ -103,9 +132,11 @@ async def measure(contest: Contest, asked: argparse.Namespace) -> list[dict[str,
     for pair in range(asked.pairs):
         row: dict[str, float] = {}
         for name in sorted(ways, reverse=bool(pair % 2)):
-            row[f"{name} rate"] = await rate(ways[name], asked.many, asked.at_once)
+            work = rate(ways[name], asked.many, asked.at_once)
+            row |= await spent.on(name, work, asked.many)
         row |= await latencies(ways, asked.lone)
         row["rate ratio"] = row["fabric rate"] / row["bare rate"]
+        row["CPU ratio"] = row["bare CPU ms"] / row["fabric CPU ms"]
         row["ms ratio"] = row["fabric ms"] / row["bare ms"]
         rows.append(row)
         print(json.dumps({name: round(value, 2) for name, value in row.items()}), flush=True)
@@ -131,6 +162,20 @@ def start_bare_worker(address: str) -> subprocess.Popen[str]:
     return bare
 
 
+async def sides(environment: FabricEnvironment, bare: int) -> dict[str, dict[str, int]]:
+    """Return what runs on each side, and its process id."""
+    launcher = await LauncherClient.connect(environment.settings.launcher, start=True)
+    alone = {"launcher": launcher.launcher_pid}
+    await launcher.aclose()
+    if environment.worker is None or environment.server is None:
+        raise SystemExit("worker or server is gone")
+    both = {"server": environment.server.info.pid, "client": os.getpid()}
+    return {
+        "fabric": both | {"worker": environment.worker.pid} | alone,
+        "bare": both | {"worker": bare},
+    }
+
+
 async def main(asked: argparse.Namespace) -> None:
     """Measure on a server and with workers of its own."""
     home = Path(tempfile.mkdtemp(prefix="fab"))
@@ -143,7 +188,8 @@ async def main(asked: argparse.Namespace) -> None:
         environment.start_worker()
         client = await connect(environment.settings, address=environment.address)
         contest = Contest(Fabric(client, environment.settings), client)
-        rows = await measure(contest, asked)
+        spent = Spent(await sides(environment, bare.pid))
+        rows = await measure(contest, spent, asked)
         contest.verify()
         print(f"{len(contest.capsules)} capsules verified")
         report(rows)

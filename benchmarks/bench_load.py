@@ -13,8 +13,9 @@ import argparse
 import asyncio
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cpu import cpu_s, rss_mib
 
 from temporal_fabric import Capsule, Fabric
 from temporal_fabric.connection import connect
@@ -32,10 +33,6 @@ ENDS = 100
 SETTLE_S = 15.0
 WINDOW_S = 10.0
 
-_TICK = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_MIB = 1 << 20
-
 
 class Usage:
     """CPU and memory of the processes of one fabric, by name."""
@@ -45,23 +42,14 @@ class Usage:
 
     async def over(self, window_s: float) -> str:
         """Return per cent of one core over a while, and memory at its end, as table cells."""
-        before = {name: _cpu_s(pid) for name, pid in self._pids.items()}
+        before = {name: cpu_s(pid) for name, pid in self._pids.items()}
         began = time.monotonic()
         await asyncio.sleep(window_s)
         passed = time.monotonic() - began
         return " | ".join(
-            f"{100 * (_cpu_s(pid) - before[name]) / passed:.1f} % | {_rss_mib(pid):.0f}"
+            f"{100 * (cpu_s(pid) - before[name]) / passed:.1f} % | {rss_mib(pid):.0f}"
             for name, pid in self._pids.items()
         )
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
-
-
-def _rss_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / _MIB
 
 
 async def _usage(environment: FabricEnvironment) -> Usage:
