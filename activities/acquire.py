@@ -19,7 +19,7 @@ from temporal_fabric import names
 from temporal_fabric.activities import queueing
 from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
-from temporal_fabric.activities.heartbeat import INTERVAL_S, beating
+from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.notify import rules
 from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.queueing import Denied, before
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 _SPENT = "inputs_s"
 """Of a heartbeat: how long the experiment has waited for inputs, which is no waiting in line."""
 
-_BEATS_A_SECOND = 50
-"""Of all that wait: each is a write of the server."""
+_BEATS_A_SECOND = 10
+"""Of all that wait: each is a write of the server, and costs it as much as a workflow task."""
 
 _LONGEST_PAUSE_S = 10.0
 """A third of the heartbeat timeout of what waits."""
@@ -80,9 +80,9 @@ class Acquire:
                 raise rejection(exc) from exc
 
     def _pause_s(self) -> float:
-        """Return the pause between heartbeats: of a long line each one beats less often."""
+        """Return the least pause before a heartbeat: of a long line each one beats less often."""
         waiting = sum(count for _, _, count in self._desk.places())
-        return min(max(INTERVAL_S, waiting / _BEATS_A_SECOND), _LONGEST_PAUSE_S)
+        return min(waiting / _BEATS_A_SECOND, _LONGEST_PAUSE_S)
 
     def _waiting(self) -> dict[str, Any]:
         """Return what the UI shows while the request waits for a place."""

@@ -15,13 +15,13 @@ from temporalio import activity
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-FIRST_S = 0.5
-INTERVAL_S = 2.0
+_FIRST_S = 0.5
+_INTERVAL_S = 2.0
 
 
 @asynccontextmanager
 async def beating(
-    details: Callable[[], Any] | None = None, pause_s: Callable[[], float] = lambda: INTERVAL_S
+    details: Callable[[], Any] | None = None, least_s: Callable[[], float] = lambda: 0.0
 ) -> AsyncGenerator[None]:
     """Heartbeat after half a second and then every two, while the block runs.
 
@@ -29,14 +29,15 @@ async def beating(
 
     Args:
         details: Called at each beat; only the latest value is kept by the server.
-        pause_s: Called after each beat; below half the activity's heartbeat timeout.
+        least_s: Called before each beat: how long the pause is at least; below half the
+            activity's heartbeat timeout.
     """
 
     async def beat() -> None:
-        await asyncio.sleep(FIRST_S)
+        await asyncio.sleep(max(_FIRST_S, least_s()))
         while True:
             activity.heartbeat(*(() if details is None else (details(),)))
-            await asyncio.sleep(pause_s())
+            await asyncio.sleep(max(_INTERVAL_S, least_s()))
 
     task = asyncio.create_task(beat())
     try:
