@@ -77,7 +77,10 @@ class FabricPlugin(SimplePlugin):
         activities = self._activities(queue)
         if not activities:
             return config
+        from temporal_fabric import decoding  # noqa: PLC0415
         from temporal_fabric.observability.worker_side import WorkerInterceptor  # noqa: PLC0415
+
+        decoding.prepare()
 
         observing = WorkerInterceptor(self.desk.observer)
         options["interceptors"] = [*options.get("interceptors", ()), observing]
