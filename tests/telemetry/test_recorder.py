@@ -59,10 +59,13 @@ def _finish(folder: Path, limits: Limits | None = None) -> None:
 
 
 def _rows(folder: Path, sql: str) -> list[tuple[object, ...]]:
-    metrics, events = merge({1: folder}, ExperimentResult("SUCCEEDED"), folder / "tables")
+    tables = merge({1: folder}, ExperimentResult("SUCCEEDED"), folder / "tables")
     with duckdb.connect() as database:
-        database.execute(f"CREATE VIEW telemetry AS FROM '{metrics}'")
-        database.execute(f"CREATE VIEW events AS FROM '{events}'")
+        for name, table in tables.items():
+            path = folder / name if isinstance(table, bytes) else table
+            if isinstance(table, bytes):
+                path.write_bytes(table)
+            database.execute(f"CREATE VIEW {path.stem} AS FROM '{path}'")
         return database.execute(sql).fetchall()
 
 

@@ -115,8 +115,13 @@ class CapsuleWriter:
         folders = {epoch: place.folder for epoch, place in places.items()}
         last = places[result.epoch]
         target, run = last.root / "tables", last.checkpoints
-        paths = await asyncio.to_thread(merge, folders, result, target, run)
-        await _together(*(self._put_file(path.name, path) for path in paths))
+        tables = await asyncio.to_thread(merge, folders, result, target, run)
+        await _together(
+            *(
+                self._put(name, table) if isinstance(table, bytes) else self._put_file(name, table)
+                for name, table in tables.items()
+            )
+        )
 
     async def _put_artifacts(self, result: ExperimentResult, *, redacted: bool) -> str:
         """Copy the committed epoch's outputs and the checkpoints; return what does not match.
@@ -139,8 +144,11 @@ class CapsuleWriter:
         return wrong
 
     async def _put(self, name: str, data: bytes) -> None:
-        await self._store.replace(f"{self._key}/{name}", data)
-        self._entries.append(Entry(name, len(data), hashlib.sha256(data).hexdigest()))
+        def put() -> str:
+            self._store.objects.replace(f"{self._key}/{name}", data)
+            return hashlib.sha256(data).hexdigest()
+
+        self._entries.append(Entry(name, len(data), await asyncio.to_thread(put)))
 
     async def _put_file(self, name: str, source: Path) -> Entry:
         size, digest = await self._store.put_file(f"{self._key}/{name}", source)

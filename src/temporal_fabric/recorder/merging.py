@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.recorder import flow_runs, schema, segments
@@ -13,7 +14,6 @@ from temporal_fabric.recorder.told import STATE, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from temporal_fabric.outcomes import ExperimentResult, Moment
 
@@ -24,40 +24,56 @@ _TOLD = ("backend", "message")
 
 def merge(
     folders: Mapping[int, Path], result: ExperimentResult, target: Path, run: Path | None = None
-) -> tuple[Path, Path]:
-    """Write ``telemetry.parquet`` and ``events.parquet`` into a folder, again where they exist.
+) -> dict[str, bytes | Path]:
+    """Return ``telemetry.parquet`` and ``events.parquet``; a file is made only of many rows.
 
     Args:
         folders: The folder of each epoch.
         result: Has the states of the run, and its compensations.
-        target: Where to write; made where it is missing.
+        target: Where a table of many rows is written, again where it exists; made where needed.
         run: The folder of checkpoints. Where it is that of a certified flow, its rows with
             their own columns are the telemetry.
 
     Returns:
-        The two paths.
+        For each table its content, or the path of a file with it.
 
     Raises:
         OSError: the disk is full.
     """
     pc = compute()
-    pq = parquet()
-    target.mkdir(parents=True, exist_ok=True)
-    metrics, story = target / "telemetry.parquet", target / "events.parquet"
     said: list[dict[str, Any]] = [_state(moment) for moment in result.timeline]
     said += [_plain(event) for event in compensation_events(result)]
-    wanted = schema.telemetry()
-    with pq.ParquetWriter(metrics, wanted, compression="zstd") as writer:
+    wanted, sink = schema.telemetry(), _sink(folders, target)
+    with parquet().ParquetWriter(sink, wanted, compression="zstd") as writer:
         for _, folder in sorted(folders.items()):
             for table in _segments(folder):
                 valued = table.filter(pc.is_null(table["detail"])).drop_columns(["detail"])
                 writer.write_table(valued.cast(wanted))
                 said += _events(table.filter(pc.is_valid(table["detail"])).to_pylist())
+    metrics: bytes | Path = sink if isinstance(sink, Path) else sink.getvalue().to_pybytes()
     if run is not None and flow_runs.is_run(run):
         said += flow_runs.events(run)
-        pq.write_table(flow_runs.telemetry(run), metrics, compression="zstd")
-    pq.write_table(_story(said), story, compression="zstd")
-    return metrics, story
+        metrics = _file(target)
+        parquet().write_table(flow_runs.telemetry(run), metrics, compression="zstd")
+    return {"telemetry.parquet": metrics, "events.parquet": _content(_story(said))}
+
+
+def _sink(folders: Mapping[int, Path], target: Path) -> Any:
+    """Return a path for what may not fit into memory, else a buffer: most payloads tell nothing."""
+    some = any(segments.paths(folder) for folder in folders.values())
+    return _file(target) if some else arrow().BufferOutputStream()
+
+
+def _file(target: Path) -> Path:
+    target.mkdir(parents=True, exist_ok=True)
+    return target / "telemetry.parquet"
+
+
+def _content(table: Table) -> bytes:
+    sink = arrow().BufferOutputStream()
+    parquet().write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _segments(folder: Path) -> Iterable[Table]:
