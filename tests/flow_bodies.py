@@ -92,5 +92,5 @@ async def reaches(handle: ExperimentHandle, least: int) -> int:
 
 
 def die(_parameters: Any, _x: Any) -> None:
-    """End the process that computes it, as an operator that crashes does."""
-    os._exit(3)
+    """End the process that computes it."""
+    sys.exit(3)

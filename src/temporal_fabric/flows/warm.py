@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -129,11 +130,16 @@ def main() -> None:
     runs = Durable()
 
     def work() -> None:
-        while True:
-            asked = inbox.next()
-            done = _done(runs, asked, partial(inbox.computed, asked))
-            inbox.done(asked)
-            say(done)
+        try:
+            while True:
+                asked = inbox.next()
+                done = _done(runs, asked, partial(inbox.computed, asked))
+                inbox.done(asked)
+                say(done)
+        except BaseException:  # noqa: BLE001 - as of an operator that calls `exit`
+            # A thread that ends alone would leave its request unanswered for ever.
+            traceback.print_exc()
+            os._exit(1)
 
     for _ in range(_THREADS - 1):
         threading.Thread(target=work, daemon=True).start()
