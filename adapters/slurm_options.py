@@ -39,7 +39,7 @@ _NEEDED = {
     "token": "a file with the token",
     "folder": "a folder that this host shares with the cluster",
 }
-API_VERSIONS = ("v0.0.38",)
+API_VERSIONS = ("v0.0.42", "v0.0.41", "v0.0.40", "v0.0.38")
 """Versions of slurmrestd's interface that are understood, the best one first."""
 
 _NUMBERS = {

@@ -12,41 +12,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.slurm_on_login_queue import LIVE, PREFIX, Trouble
+from temporal_fabric.adapters.slurm_rest_forms import (
+    is_default,
+    limit_of,
+    release,
+    states_of,
+    submission,
+)
 from temporal_fabric.shapes import is_list, is_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from temporal_fabric.adapters.slurm_on_login_queue import Table
     from temporal_fabric.adapters.slurm_options import RestOptions
     from temporal_fabric.adapters.slurm_rest_api import RestApi
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def _mebibytes(text: str) -> int:
-    return int(text.removesuffix("M"))
-
-
-_FIELDS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "job-name": ("name", str),
-    "comment": ("comment", str),
-    "output": ("standard_output", str),
-    "open-mode": ("open_mode", str),
-    "chdir": ("current_working_directory", str),
-    "nodes": ("nodes", int),
-    "ntasks-per-node": ("tasks_per_node", int),
-    "partition": ("partition", str),
-    "account": ("account", str),
-    "qos": ("qos", str),
-    "time": ("time_limit", int),
-    "mem": ("memory_per_node", _mebibytes),
-    "cpus-per-task": ("cpus_per_task", int),
-    "gres": ("gres", str),
-    "licenses": ("licenses", str),
-    "tmp": ("temporary_disk_per_node", _mebibytes),
-}
-"""Options of sbatch, by the fields of a job. ``signal`` has none that slurmrestd understands."""
 
 
 class RestQueue:
@@ -65,26 +45,20 @@ class RestQueue:
         told = self._api.slurm("GET", "/partitions")
         nodes = _rows(self._api.slurm("GET", "/nodes"), "nodes")
         try:
-            release = told["meta"]["Slurm"]["release"]
+            version = release(told)
             found = [row for part in _rows(told, "partitions") for row in _kinds(part, nodes)]
         except (KeyError, TypeError, ValueError) as exc:
             raise Trouble(f"slurmrestd describes its partitions oddly: {exc!r}") from exc
-        return {"slurm": f"slurm {release}", "partitions": found}
+        return {"slurm": f"slurm {version}", "partitions": found}
 
     def submit(self, job: Table) -> str:
         """See `Queue.submit`."""
-        fields = {
-            _FIELDS[option][0]: _FIELDS[option][1](value)
-            for option, value in job["options"].items()
-            if option in _FIELDS
-        }
         # Arguments of a script end slurmrestd 22.05 with a crash: they stand in the script.
         first, _, rest = job["script"].partition("\n")
         script = f"{first}\nset -- {shlex.join(job['args'])}\n{rest}"
         own = {"PATH": _PATH, "USER": self._options.user, "LOGNAME": self._options.user}
-        # It takes "requeue" for true, whatever that says.
-        fields |= {"no_requeue": True, "environment": own}
-        told = self._api.slurm("POST", "/job/submit", {"job": fields, "script": script})
+        body = submission(self._api.version(), job["options"], script, own)
+        told = self._api.slurm("POST", "/job/submit", body)
         found = _number(told.get("job_id"))
         if not found:
             raise Trouble("slurmrestd gives no job id")
@@ -161,12 +135,11 @@ def _kinds(part: Table, nodes: list[Table]) -> list[Table]:
         for node in nodes
         if part["name"] in node["partitions"]
     )
-    minutes = _number(part["max_time_limit"])
-    default = any(str(flag).lower() == "default" for flag in part["flags"])
+    minutes = _number(limit_of(part))
     return [
         {
-            "name": str(part["name"]) + ("*" if default else ""),
-            "up": str(part["state"]).lower(),
+            "name": str(part["name"]) + ("*" if is_default(part) else ""),
+            "up": _state(states_of(part)).lower(),
             "limit": f"{minutes}:00" if minutes > 0 else "infinite",
             "nodes": str(count),
             "cpus": str(cpus),

@@ -13,6 +13,7 @@ from temporal_fabric.adapters import slurm_on_login, slurm_on_login_jobs, slurm_
 from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, Phase
 from temporal_fabric.adapters.slurm_batch import Place, job_options
 from temporal_fabric.adapters.slurm_options import check_options, read_options
+from temporal_fabric.adapters.slurm_rest_forms import submission
 from temporal_fabric.adapters.slurm_states import ENDS, read_seen, status_of
 from temporal_fabric.adapters.slurm_verdict import of_partition, read_partitions, seconds
 from temporal_fabric.adapters.ssh_target import Target, read_target
@@ -142,6 +143,25 @@ def test_what_a_request_needs_becomes_typed_options(tmp_path: Path) -> None:
     assert wanted.items() <= found.items()
     assert _options_of(tmp_path, 3600, limits={"wall_s": 3600})["time"] == "60"
     assert "time" not in _options_of(tmp_path)
+
+
+def test_a_job_has_the_words_of_its_interface(tmp_path: Path) -> None:
+    """Every typed option has a field in each version, in the form that this version wants."""
+    resources = {"gpu": "A100:2", "memory": "1GB", "disk": "1GB"}
+    options = _options_of(tmp_path, requirements={"resources": resources}, limits={"wall_s": 600})
+
+    old = submission("v0.0.38", options, "#!", {"A": "b"})
+    new = submission("v0.0.42", options, "#!", {"A": "b"})["job"]
+
+    assert old["script"] == new["script"] == "#!"
+    assert (old["job"]["nodes"], new["nodes"]) == (1, "1")
+    assert (old["job"]["gres"], new["tres_per_node"]) == ("gpu:a100:2", "gres/gpu:a100:2")
+    assert (old["job"]["time_limit"], new["time_limit"]["number"]) == (13, 13)
+    assert (old["job"]["environment"], new["environment"]) == ({"A": "b"}, ["A=b"])
+    assert (old["job"]["no_requeue"], new["requeue"]) == (True, False)
+    assert "kill_warning_signal" not in old["job"]
+    assert (new["kill_warning_signal"], new["kill_warning_flags"]) == ("USR1", ["BATCH_JOB"])
+    assert new["kill_warning_delay"]["number"] == 100
 
 
 def test_every_state_of_slurm_has_one_meaning() -> None:
