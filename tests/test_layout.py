@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,10 @@ from pathlib import Path
 import temporal_fabric
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = (
+    *("src/temporal_fabric", "workflows", "activities", "adapters"),
+    *("tests", "tools", "benchmarks", "examples", "docs"),
+)
 HEAVY = (
     "temporalio",
     "pydantic",
@@ -59,6 +64,28 @@ def test_version_is_the_projects() -> None:
 
     assert project["version"] == temporal_fabric.__version__
     assert f"## [{temporal_fabric.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function, its docstring left out."""
+    documented = ast.get_docstring(function, clean=False) is not None
+    text = function.body[0] if documented else None
+    without = 0 if text is None else (text.end_lineno or 0) - text.lineno + 1
+    return (function.end_lineno or 0) - function.lineno + 1 - without
+
+
+def test_modules_and_functions_are_short() -> None:
+    """At most 400 lines a module and 40 a function, not counting what documents it."""
+    too_long: list[str] = []
+    for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        source, name = path.read_text(), path.relative_to(ROOT)
+        if len(source.splitlines()) > 400:
+            too_long.append(str(name))
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, functions))
+        too_long += [f"{name}: {node.name}" for node in nodes if _length(node) > 40]
+
+    assert too_long == []
 
 
 def test_public_names_exist() -> None:

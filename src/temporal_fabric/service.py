@@ -23,6 +23,9 @@ from temporal_fabric.store import local_path, probe
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from temporalio.client import Client
+
+    from temporal_fabric.activities.desk import Desk
     from temporal_fabric.config import Settings
 
 log = logging.getLogger(__name__)
@@ -63,26 +66,31 @@ async def serve(
     client = await connect(settings, address=address, namespace=namespace, plugins=[plugin])
     with _host_lock(settings) as lock, asking():
         await lock()
-        desk = plugin.desk
-        if local_path(desk.store.root) is None:
+        if local_path(plugin.desk.store.root) is None:
             # A server that lets two writers own one name would break every promise below.
-            await asyncio.to_thread(probe, desk.store.objects)
-        desk.search_attributes = await attributes.register(client)
-        queues = [
-            names.QUEUE,
-            *(names.pool_queue(pool) for pool in settings.pools),
-            *(names.backend_queue(backend) for backend in desk.backends),
-        ]
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(desk.aclose)
-            metrics = stack.enter_context(desk.observer.serving(desk.places))
-            workers = [Worker(client, task_queue=queue) for queue in queues]
-            sweeping = asyncio.create_task(watch(desk, client))
-            stack.callback(sweeping.cancel)
-            if ready is not None:
-                about = {"host": desk.host, "queues": queues, "backends": list(desk.backends)}
-                ready(about | {"metrics": metrics})
-            await _poll(workers, stop)
+            await asyncio.to_thread(probe, plugin.desk.store.objects)
+        plugin.desk.search_attributes = await attributes.register(client)
+        await _at_desk(plugin.desk, client, stop, ready or (lambda _: None))
+
+
+async def _at_desk(
+    desk: Desk, client: Client, stop: asyncio.Event, ready: Callable[[dict[str, Any]], None]
+) -> None:
+    """Take from every queue of a host until told to stop; see `serve`."""
+    queues = [
+        names.QUEUE,
+        *(names.pool_queue(pool) for pool in desk.settings.pools),
+        *(names.backend_queue(backend) for backend in desk.backends),
+    ]
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(desk.aclose)
+        metrics = stack.enter_context(desk.observer.serving(desk.places))
+        workers = [Worker(client, task_queue=queue) for queue in queues]
+        sweeping = asyncio.create_task(watch(desk, client))
+        stack.callback(sweeping.cancel)
+        about = {"host": desk.host, "queues": queues, "backends": list(desk.backends)}
+        ready(about | {"metrics": metrics})
+        await _poll(workers, stop)
 
 
 async def _poll(workers: Sequence[Worker], stop: asyncio.Event) -> None:

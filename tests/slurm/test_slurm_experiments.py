@@ -94,21 +94,23 @@ def _line(text: str, name: str) -> str:
     return next(line for line in text.splitlines() if f" {name} " in line)
 
 
+_DOUBLE = [
+    "import json, os",
+    "def double(factor):",
+    "    number = int(open(os.environ['FABRIC_INPUT_DIR'] + '/data.txt').read())",
+    "    print('read', number)",
+    "    line = json.dumps({'step': 1, 'loss': 0.5})",
+    "    open(os.environ['FABRIC_TELEMETRY'], 'a').write(line + chr(10))",
+    "    open(os.environ['FABRIC_OUTPUT_DIR'] + '/out.txt', 'w').write('kept')",
+    "    return number * factor",
+]
+
+
 async def test_inputs_go_there_and_everything_comes_back(
     environment: FabricEnvironment, tmp_path: Path
 ) -> None:
     """A function with an input returns its value, outputs, log, metrics and its job's id."""
     (tmp_path / "data.txt").write_text("21")
-    source = [
-        "import json, os",
-        "def double(factor):",
-        "    number = int(open(os.environ['FABRIC_INPUT_DIR'] + '/data.txt').read())",
-        "    print('read', number)",
-        "    line = json.dumps({'step': 1, 'loss': 0.5})",
-        "    open(os.environ['FABRIC_TELEMETRY'], 'a').write(line + chr(10))",
-        "    open(os.environ['FABRIC_OUTPUT_DIR'] + '/out.txt', 'w').write('kept')",
-        "    return number * factor",
-    ]
     body = {
         "id": "twice",
         "backends": ["cluster"],
@@ -117,7 +119,7 @@ async def test_inputs_go_there_and_everything_comes_back(
         "payload": {
             "python": {
                 "entry_point": "code.py:double",
-                "source": source,
+                "source": _DOUBLE,
                 "args": [2],
                 "inputs": [
                     {"source_uri": (tmp_path / "data.txt").as_uri(), "mount_path": "data.txt"}

@@ -100,10 +100,7 @@ def status_out(status: ExperimentStatus) -> None:
             click.secho(f"  {name:<10}", dim=True, nl=False)
             click.echo(value)
     if status.question:
-        click.secho("  asks      ", fg=COLOURS["HELD"], nl=False)
-        click.echo(status.question["text"])
-        for choice in status.question["choices"]:
-            click.echo(f"            --as {choice['answer']:<9} {choice['follows']}")
+        _question_out(status.question)
     for word in status.resolutions:
         click.secho("  answered  ", dim=True, nl=False)
         click.echo(_answered(word))
@@ -120,6 +117,13 @@ def status_out(status: ExperimentStatus) -> None:
         click.secho(f"  pending   {text}", dim=True)
     for moment in status.timeline:
         click.echo(f"  {moment['at']}  {moment['state']:<11}{moment.get('reason', '')}".rstrip())
+
+
+def _question_out(question: Mapping[str, Any]) -> None:
+    click.secho("  asks      ", fg=COLOURS["HELD"], nl=False)
+    click.echo(question["text"])
+    for choice in question["choices"]:
+        click.echo(f"            --as {choice['answer']:<9} {choice['follows']}")
 
 
 def _answered(word: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import deque
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,8 @@ from temporal_fabric.errors import EnvironmentFailed
 from temporal_fabric.requests.uris import mask_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 _GUARD = Path(__file__).with_name("guard.py")
 _CHUNK = 64 * 1024
@@ -68,33 +69,41 @@ class Commands:
         Raises:
             EnvironmentFailed: its exit code was not 0.
         """
-        guarded = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_GUARD), *command),
-            cwd=cwd,
-            env=_variables() | dict(env or {}),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(self.lock,),
-        )
         said: deque[str] = deque(maxlen=_KEPT_LINES)
-        try:
-            async for line in _lines(guarded.stdout):
+        async with self._guarded(command, cwd, env or {}) as process:
+            async for line in _lines(process.stdout):
                 said.append(line)
                 (each or self.log)(line)
-            code = await guarded.wait()
-        finally:
-            # Its helpers too: what still holds the lock would make every other attempt wait.
-            with suppress(ProcessLookupError):
-                os.killpg(guarded.pid, signal.SIGKILL)
-            await asyncio.shield(guarded.wait())
+            code = await process.wait()
         if code:
             raise EnvironmentFailed(
                 f"the environment could not be built: {what!r} ended with {code}",
                 tail="\n".join(list(said)[-_TAIL_LINES:]),
             )
         return list(said)
+
+    @asynccontextmanager
+    async def _guarded(
+        self, command: Sequence[str], cwd: Path, env: Mapping[str, str]
+    ) -> AsyncGenerator[Process]:
+        """Yield a command that runs; nothing of it does afterwards."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_GUARD), *command),
+            cwd=cwd,
+            env=_variables() | dict(env),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(self.lock,),
+        )
+        try:
+            yield process
+        finally:
+            # Its helpers too: what still holds the lock would make every other attempt wait.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
 
 
 async def _lines(stream: asyncio.StreamReader | None) -> AsyncGenerator[str]:

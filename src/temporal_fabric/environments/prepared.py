@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from temporal_fabric.clock import now
@@ -15,7 +16,7 @@ from temporal_fabric.environments.packages import Packages
 from temporal_fabric.errors import EnvironmentFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from temporal_fabric.requests.models import ExecutionRequest
@@ -57,29 +58,41 @@ async def prepare(
     asked = request.environment
     if asked is None or asked.image is not None:
         return {}
-    # An earlier worker may have failed here and died before anybody heard of it.
-    (place.folder / _ERROR).unlink(missing_ok=True)
-    try:
+    with _failures_kept(place.folder / _ERROR):
         source = await asyncio.to_thread(_source, asked, fetch)
         home = folder / source.digest
         await asyncio.to_thread(mark_use, place, source.digest)
-        with (place.folder / _LOG).open("a", encoding="utf-8") as file:
+        await _build(source, home, place.folder, say)
+    found = {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{_path(request)}"}
+    return found | ({"CONDA_PREFIX": str(home)} if asked.conda_pack else {})
 
-            def log(line: str) -> None:
-                file.write(f"{line}\n")
-                file.flush()
 
-            log(f"{now()} environment {source.digest}")
-            built = await build(source, home, log, say)
-            log(f"{now()} {'built' if built else 'was built before'}")
-        await asyncio.to_thread(shutil.copyfile, home / MARKER, place.folder / MARKER)
+@contextmanager
+def _failures_kept(error: Path) -> Generator[None]:
+    """Write what an installer said last to a file where the block fails."""
+    # An earlier worker may have failed here and died before anybody heard of it.
+    error.unlink(missing_ok=True)
+    try:
+        yield
     except (EnvironmentFailed, OSError) as exc:
         failed = exc if isinstance(exc, EnvironmentFailed) else EnvironmentFailed(str(exc))
         if failed.tail:
-            (place.folder / _ERROR).write_text(f"{failed.tail}\n", encoding="utf-8")
+            error.write_text(f"{failed.tail}\n", encoding="utf-8")
         raise failed from exc
-    found = {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{_path(request)}"}
-    return found | ({"CONDA_PREFIX": str(home)} if asked.conda_pack else {})
+
+
+async def _build(source: Source, home: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Build an environment, or find it; the attempt's folder gets its log and its list."""
+    with (folder / _LOG).open("a", encoding="utf-8") as file:
+
+        def log(line: str) -> None:
+            file.write(f"{line}\n")
+            file.flush()
+
+        log(f"{now()} environment {source.digest}")
+        built = await build(source, home, log, say)
+        log(f"{now()} {'built' if built else 'was built before'}")
+    await asyncio.to_thread(shutil.copyfile, home / MARKER, folder / MARKER)
 
 
 def _source(asked: Environment, fetch: Fetch) -> Source:
