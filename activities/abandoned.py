@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import count
 from typing import TYPE_CHECKING
 
 from temporalio.client import WorkflowExecutionStatus
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 10.0
 _LOOK_S = 10.0
+_LOOKS_A_SWEEP = 3
 
 
 async def is_closed(client: Client, workflow_id: str, run_id: str) -> bool:
@@ -92,11 +94,14 @@ async def sweep(desk: Desk, client: Client, *, flows_only: bool = False) -> None
 
 
 async def watch(desk: Desk, client: Client) -> None:
-    """Sweep once, then look after flows: between two steps of one no activity supervises it."""
-    await sweep(desk, client)
-    while True:
+    """Sweep again and again: flows often, between two steps of one no activity supervises it.
+
+    What else was settled while this host was silent is mostly found when its activity next says
+    that it lives; but that may have ended by then.
+    """
+    for look in count():
+        await sweep(desk, client, flows_only=look % _LOOKS_A_SWEEP != 0)
         await asyncio.sleep(_LOOK_S)
-        await sweep(desk, client, flows_only=True)
 
 
 def _is_flow(desk: Desk, key: AttemptKey) -> bool:

@@ -14,8 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
 from temporal_fabric.artifacts.delivery import Delivery
-from temporal_fabric.capsule.manifest import MANIFEST
-from temporal_fabric.capsule.writing import failed
+from temporal_fabric.capsule.writing import failed, manifest_of
 from temporal_fabric.errors import ArtifactFailed, StaleEpoch
 from temporal_fabric.states import State
 from temporal_fabric.workplace import Workplace
@@ -44,6 +43,7 @@ async def deliver_and_seal(
         StoreError: the store is full or cannot be reached.
         TransientBackendError: a target's server does not answer.
         ApplicationError: non-retryable, where a newer epoch was granted meanwhile.
+        StaleEpoch: the run was sealed elsewhere.
     """
     delivery = _delivery(desk, result)
     if delivery is None or await _sealed_state(desk, result) not in {"", State.SUCCEEDED}:
@@ -55,7 +55,11 @@ async def deliver_and_seal(
         if await _sealed_state(desk, result):
             raise  # committed: repeated until the target takes it
         result = failed(result, exc.reason, str(exc))
-    sealed, outcome = await writer.seal(result, body, run)
+    try:
+        sealed, outcome = await writer.seal(result, body, run)
+    except StaleEpoch:
+        await asyncio.to_thread(delivery.discard)
+        raise
     if outcome["state"] != State.SUCCEEDED:
         await asyncio.to_thread(delivery.discard)
         return (sealed, outcome)
@@ -76,7 +80,7 @@ def _delivery(desk: Desk, result: ExperimentResult) -> Delivery | None:
 async def _sealed_state(desk: Desk, result: ExperimentResult) -> str:
     """Return the state that an earlier seal of this run committed; empty where there is none."""
     key = result.capsule.removeprefix(f"{desk.store.root}/")
-    if await desk.store.read(f"{key}/{MANIFEST}") is None:
+    if await manifest_of(desk.store, key) is None:
         return ""
     return str(json.loads(await desk.store.read(f"{key}/result.json") or b"{}")["state"])
 

@@ -17,8 +17,10 @@ from temporal_fabric.activities.notify import rules
 from temporal_fabric.activities.recording import catch_up
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.adapters.contract import AttemptKey
-from temporal_fabric.capsule.writing import CapsuleWriter
-from temporal_fabric.errors import RequestRejected
+from temporal_fabric.capsule.manifest import MANIFEST, Manifest
+from temporal_fabric.capsule.writing import CapsuleWriter, manifest_of
+from temporal_fabric.clock import now
+from temporal_fabric.errors import RequestRejected, StaleEpoch
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import NotifyRule, Sealed, SealInput
 from temporal_fabric.requests import admit
@@ -27,6 +29,9 @@ from temporal_fabric.workplace import Workplace
 if TYPE_CHECKING:
     from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.record import RequestRecord
+
+_ELSEWHERE = "-elsewhere"
+"""Ends the name of a capsule that was sealed without the files of its run's host."""
 
 
 class Seal:
@@ -48,6 +53,9 @@ class Seal:
             if info.workflow_run_id is None or info.workflow_id is None:
                 raise ApplicationError("seal is an activity of an experiment", non_retryable=True)
             run = {"workflow_id": info.workflow_id, "run_id": info.workflow_run_id}
+            if asked.silent:
+                return await seal_without_host(self._desk, asked, run)
+            reach(FailPoint.SEAL_TAKEN)
             if asked.result.capsule:
                 return await seal_run(self._desk, asked.result, run)
             result, told = await self._admit_late(asked, **run)
@@ -83,8 +91,61 @@ class Seal:
         return (result, rules(request))
 
 
+async def seal_without_host(desk: Desk, asked: SealInput, run: dict[str, str]) -> Sealed:
+    """Seal a run whose files lie on a silent host, as far as that can be done without it.
+
+    What the host has committed is finished. Otherwise nothing is done, unless somebody has said
+    that the run ends without it: then its own capsule is given up for another one, so that the
+    host finds its manifest taken, however late it wakes up in the middle of its seal.
+
+    Returns:
+        Without a capsule where nothing could be done.
+    """
+    result, uri = asked.result, f"{asked.result.capsule}{_ELSEWHERE}"
+    if await _committed(desk, result, run):
+        return await seal_run(desk, result, run)
+    if asked.instead is None:
+        return Sealed("", "")
+    given_up = Manifest({}, (), now(), given_up_for=uri).dump()
+    key = result.capsule.removeprefix(f"{desk.store.root}/")
+    created = await desk.store.create(f"{key}/{MANIFEST}", given_up)
+    if not created and await _committed(desk, result, run):
+        return await seal_run(desk, result, run)
+    sealed = await seal_run(desk, replace(asked.instead, capsule=uri), run)
+    return replace(sealed, instead=True)
+
+
+async def _committed(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> bool:
+    """Say whether the host of a run has sealed it, and nothing is left that it alone can do."""
+    if not (outcome := await desk.record(result.tenant, result.request_id).outcome(run["run_id"])):
+        key = result.capsule.removeprefix(f"{desk.store.root}/")
+        try:
+            sealed = await manifest_of(desk.store, key) is not None
+        except StaleEpoch:
+            return False
+        # Of outputs with a target nobody else can say whether they have their names.
+        return sealed and not any(output.target_uri for output in result.outputs)
+    return str(outcome["capsule"]) == result.capsule
+
+
 async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> Sealed:
-    """Seal one run; repeating it after any crash gives the same capsule."""
+    """Seal one run; repeating it after any crash gives the same capsule.
+
+    Raises:
+        ApplicationError: retryable, the capsule belongs to another store; or not, the run was
+            sealed elsewhere, or a newer epoch was granted.
+        StoreError: the store is full or cannot be reached.
+    """
+    try:
+        return await _seal_run(desk, result, run)
+    except StaleEpoch as exc:
+        # Nobody waits for this activity any more, and it may be cancelled at any moment.
+        record = desk.record(result.tenant, result.request_id)
+        await asyncio.shield(free(desk, record, result.epoch))
+        raise ApplicationError(str(exc), type=names.STALE_GRANT, non_retryable=True) from exc
+
+
+async def _seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> Sealed:
     store, record = desk.store, desk.record(result.tenant, result.request_id)
     if not result.capsule.startswith(f"{store.root}/"):
         raise ApplicationError(

@@ -31,6 +31,13 @@ _ROLLBACK = [
     {"name": "first", "command": ["true"]},
     {"name": "second", "command": ["false"], "max_attempts": 2, "on_failure": "hold"},
 ]
+_GOES_AT = {
+    "revoked": FailPoint.ATTEMPT_TAKEN,
+    "sealed-without-host": FailPoint.SEAL_TAKEN,
+    "held": None,
+    "held-and-cancelled": None,
+}
+"""Where the host of a shape falls silent; None for as soon as the payload runs."""
 NOBODY = "https://nobody.example/hook"
 
 
@@ -52,6 +59,7 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "revoked": shell("true", **lost),
         "held": shell("[ $FABRIC_EPOCH = 2 ] || sleep 60", **lost),
         "held-and-cancelled": shell("sleep 60", **lost),
+        "sealed-without-host": shell("echo hello > $FABRIC_OUTPUT_DIR/x", **lost),
         "flow": flow(SMALL),
         "flow-stopped": flow(endless(100_000)),
         "denied": shell("exit 3", retry=retry | {"on": {"EXIT_CODE": {"memory": "x100"}}}) | needs,
@@ -73,10 +81,10 @@ async def record(folder: Path, wanted: list[str]) -> list[Path]:
         for shape, body in _shapes().items():
             if shape not in wanted:
                 continue
-            if shape == "revoked":
-                points.arm(FailPoint.ATTEMPT_TAKEN)
+            if point := _GOES_AT.get(shape):
+                points.arm(point)
             handle = await fabric.submit(body | {"id": shape}, check=False)
-            if shape in {"revoked", "held", "held-and-cancelled"}:
+            if shape in _GOES_AT:
                 await _fall_silent(environment, points, handle, shape)
             await _steer(handle, shape)
             await _end(handle)
@@ -113,8 +121,8 @@ async def _fall_silent(
     environment: FabricEnvironment, points: FailPoints, handle: ExperimentHandle, shape: str
 ) -> None:
     """Kill the experiment's host, and let another one of the pool take over."""
-    if shape == "revoked":
-        await points.reached(FailPoint.ATTEMPT_TAKEN)
+    if point := _GOES_AT[shape]:
+        await points.reached(point)
     else:
         await _reaches(handle, "RUNNING")
     environment.kill_worker()
@@ -135,7 +143,7 @@ async def _steer(handle: ExperimentHandle, shape: str) -> None:
         await handle.resume()
         if shape == "flow-stopped":
             await handle.cancel()
-    elif shape == "rolled-back":
+    elif shape in {"rolled-back", "sealed-without-host"}:
         await _reaches(handle, "HELD")
         await handle.resolve("abort", by="ada")
     elif shape.startswith("held"):

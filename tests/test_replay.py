@@ -36,7 +36,7 @@ def test_every_shape_is_there() -> None:
     shapes = {path.stem.partition("-")[2] for path in HISTORIES}
 
     released = "succeeded failed-after-retry cancelled refused paused overdue denied notified"
-    released += " revoked held held-and-cancelled rolled-back"
+    released += " revoked held held-and-cancelled rolled-back sealed-without-host"
     released += " flow flow-steps flow-stopped flow-stopped-steps"
     assert shapes >= set(released.split())
 

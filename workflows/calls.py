@@ -280,19 +280,28 @@ def settle(pool: str, request: SettleInput) -> workflow.ActivityHandle[SettleAns
     )
 
 
-async def seal(backend: str, request: SealInput) -> Sealed:
-    """Seal the capsule where the run's files lie; anywhere, where no backend has any."""
-    sealed: Sealed = await workflow.execute_activity(
+def seal(
+    backend: str, request: SealInput, patience: timedelta | None = None
+) -> workflow.ActivityHandle[Sealed]:
+    """Seal the capsule where the run's files lie; anywhere, where no backend has any.
+
+    Args:
+        backend: Where they lie; empty where nowhere.
+        request: What is sealed.
+        patience: How long its worker may leave this untaken; None for ever.
+    """
+    return workflow.start_activity(
         names.ACTIVITY_SEAL,
         request,
         task_queue=names.backend_queue(backend) if backend else names.QUEUE,
         result_type=Sealed,
+        schedule_to_start_timeout=patience,
         start_to_close_timeout=FOREVER,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=PATIENT,
-        summary=f"seal the capsule: {request.result.state}",
+        cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+        summary=f"seal the capsule: {(request.instead or request.result).state}",
     )
-    return sealed
 
 
 async def start_notice(notice: Notice) -> None:

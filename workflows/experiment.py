@@ -22,21 +22,22 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     # Our own modules: without I/O and without a third-party import.
     from temporal_fabric import names
     from temporal_fabric.clock import stamp
-    from temporal_fabric.messages import AttemptUpdate, SealInput
+    from temporal_fabric.messages import AttemptUpdate
     from temporal_fabric.outcomes import AttemptResult, ExperimentResult
+    from temporal_fabric.questions import Answer
     from temporal_fabric.states import FREE_RETRIES, Reason, State
-    from temporal_fabric.workflows import calls
     from temporal_fabric.workflows.decisions import back_off_s, denied, overdue, retried
     from temporal_fabric.workflows.holding import asked, check_answer, given_up, resolve
     from temporal_fabric.workflows.pausing import check_pause, check_priority
     from temporal_fabric.workflows.placement import Placement
     from temporal_fabric.workflows.rollback import rolled_back
+    from temporal_fabric.workflows.sealing import sealed
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.supervision import Supervision
     from temporal_fabric.workflows.wishes import (
@@ -216,9 +217,10 @@ class Experiment:
             standing.move(State.COLLECTING, Reason.LOST)
             result = standing.result(State.FAILED, given_up(exc, stamp(workflow.now())))
         if result.state != State.SUCCEEDED and standing.may_have_run:
-            result = await rolled_back(result, standing, self._wishes, placement)
+            unknown = any(word.answer == Answer.ABORT for word in standing.resolutions)
+            result = await rolled_back(result, standing, self._wishes, placement, unknown=unknown)
         if standing.grant is None or standing.grant.recorded is None:
-            result = await self._seal(result, body)
+            result = await sealed(result, body, standing, self._wishes, placement)
         standing.end(result)
         # Who asked for something gets an answer before the workflow closes.
         self._wishes.answer = None
@@ -251,28 +253,3 @@ class Experiment:
                 f"back off after {ended.reason}",
                 standing,
             )
-
-    async def _seal(self, result: ExperimentResult, body: Any) -> ExperimentResult:
-        grant = self._standing.grant
-        try:
-            sealed = await calls.seal(
-                self._standing.files_at, SealInput(result, None if grant else body)
-            )
-        except ActivityError as exc:
-            if grant is not None:
-                raise
-            # Cancelled before anything was admitted, and the body is not even a request:
-            # there is no tenant and no id to keep a capsule under.
-            workflow.logger.info("no capsule for a refused request: %s", exc.cause)
-            return result
-        if grant is None:
-            self._standing.notices.know(sealed.notify)
-        if sealed.integrity:
-            return replace(
-                result,
-                state=State.FAILED,
-                reason=sealed.reason or Reason.INTEGRITY,
-                message=sealed.integrity,
-                capsule=sealed.capsule,
-            )
-        return replace(result, capsule=sealed.capsule)

@@ -38,12 +38,17 @@ _OF_A_COMPENSATION = (
 
 
 async def rolled_back(
-    result: ExperimentResult, standing: Standing, wishes: Wishes, placement: Placement
+    result: ExperimentResult,
+    standing: Standing,
+    wishes: Wishes,
+    placement: Placement,
+    *,
+    unknown: bool = False,
 ) -> ExperimentResult:
     """Run the compensations of a run that did not succeed, the last one first.
 
-    Nothing interrupts this. One that fails does not keep the others from being run. After a
-    person's `abort` none is run: there is no proof that nothing of the payload runs.
+    Nothing interrupts this. One that fails does not keep the others from being run. Where it is
+    unknown whether something of the payload runs, none is run.
 
     Returns:
         The result, with what was done. A cancelled run of which something could not be undone
@@ -55,7 +60,6 @@ async def rolled_back(
     wishes.shielded = True
     standing.move(State.COLLECTING, result.reason)
     because = result.reason if result.state == State.FAILED else State.CANCELED
-    unknown = any(word.answer == Answer.ABORT for word in standing.resolutions)
     for rule in reversed(grant.rollback):
         undoing = _Undoing(rule, grant, because, standing, wishes, placement)
         done = Compensated(rule.name, ok=False) if unknown else await undoing.run()

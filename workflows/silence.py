@@ -10,7 +10,8 @@ return, or the answer.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -23,12 +24,14 @@ from temporal_fabric.workflows.decisions import host_did_not_answer
 from temporal_fabric.workflows.wishes import GivenUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from temporal_fabric.messages import Grant
     from temporal_fabric.workflows.standing import Standing
     from temporal_fabric.workflows.wishes import Wishes
+
+T = TypeVar("T")
 
 _LONGEST = timedelta(hours=1)
 """Between two offers to a silent worker: each is a few events of the history."""
@@ -86,7 +89,14 @@ class Silence:
         self._since: datetime | None = None
         self._waiting = wishes.within
         # Declared outputs lie on the silent host, and nobody can hash them.
-        self._choices = _AFTER_ATTEMPT[1:] if grant.declared_outputs else _AFTER_ATTEMPT
+        self._choices: Sequence[Choice] = (
+            _AFTER_ATTEMPT[1:] if grant.declared_outputs else _AFTER_ATTEMPT
+        )
+        self._what = (
+            f"Nobody knows what became of epoch {self._epoch}, which was started there and may "
+            "still run."
+        )
+        self._settles = True
         self.patience = timedelta(seconds=grant.patience_s)
         """How long the next offer is left untaken before the pool is asked."""
 
@@ -150,8 +160,10 @@ class Silence:
             return
         before = self._standing.state
         self._waiting, self._choices = self._wishes.regardless, _FOR_ABSENCE
+        offer = partial(calls.ensure_absent, self._grant, self._epoch, self._backend)
         try:
-            await self._proof()
+            while await self.offered(offer) is None:
+                pass
         except Settled as settled:
             self._standing.give_up_files(self._epoch)
             if settled.resolution and settled.resolution.answer == Answer.ABORT:
@@ -159,21 +171,43 @@ class Silence:
         if self._standing.state == State.HELD and before != State.HELD:
             self._standing.move(before)
 
-    async def _proof(self) -> None:
-        proven = False
-        while not proven:
-            handle = calls.ensure_absent(self._grant, self._epoch, self._backend, self.patience)
-            try:
-                await self.until(handle.done)
-                handle.result()
-                proven = True
-            except ActivityError as exc:
-                if not host_did_not_answer(exc):
-                    raise
-                await self.heard_nothing()
-            finally:
-                if not handle.done():
-                    handle.cancel()
+    def of_what_lies_there(self, what: str, choices: Sequence[Choice]) -> None:
+        """Let it be about files on the backend's host, of an epoch that is known to have ended.
+
+        Then nothing but the host or a person's word ends a wait, and the word is not recorded as
+        the epoch's end: whoever is told of it sees to that.
+
+        Args:
+            what: What a person is told beside since when it is silent.
+            choices: What they may answer.
+        """
+        self._what, self._choices, self._settles = what, choices, False
+        self._waiting = self._wishes.regardless
+
+    async def offered(
+        self, offer: Callable[[timedelta], workflow.ActivityHandle[T]]
+    ) -> tuple[T] | None:
+        """Offer work to the backend's worker once; None where it was not taken.
+
+        Args:
+            offer: Starts the activity, which may be left untaken for so long.
+
+        Raises:
+            ActivityError: the work failed.
+            Settled: the epoch is revoked, or a person answered meanwhile.
+        """
+        handle = offer(self.patience)
+        try:
+            await self.until(handle.done)
+            return (handle.result(),)
+        except ActivityError as exc:
+            if not host_did_not_answer(exc):
+                raise
+        finally:
+            if not handle.done():
+                handle.cancel()
+        await self.heard_nothing()
+        return None
 
     def _left(self) -> timedelta | None:
         """Return the time until a person is asked; None where that is not to come."""
@@ -187,8 +221,7 @@ class Silence:
 
     def _hold(self) -> None:
         since = f"{self._since:%Y-%m-%d %H:%M} UTC" if self._since else ""
-        what = f"epoch {self._epoch}, which was started there and may still run"
-        text = f"{self._backend} has been silent since {since}. Nobody knows what became of {what}."
+        text = f"{self._backend} has been silent since {since}. {self._what}"
         self._standing.hold(text, self._choices, self._epoch, self._backend, Reason.BACKEND_DOWN)
 
     def _is_answered(self) -> bool:
@@ -203,6 +236,10 @@ class Silence:
         word = self._wishes.answer
         if word is None:
             return
+        if not self._settles:
+            self._wishes.answer = None
+            self._standing.answered(word)
+            raise Settled(word)
         handle = calls.settle(self._pool, self._asked(word))
         # From here on it counts: neither a cancellation nor a deadline takes it back.
         await workflow.wait_condition(handle.done)

@@ -38,6 +38,9 @@ class Standing:
         self.files_at = ""
         """The backend whose host has files of the run; empty where none has any."""
 
+        self.files_epoch = 0
+        """Under which epoch they came there."""
+
         self.heard: datetime | None = None
         """When an attempt last said something."""
 
@@ -50,7 +53,7 @@ class Standing:
         """Whether an attempt may have had effects: one was offered, and not revoked."""
 
         self.notices = Notices()
-        self._files_before = ""
+        self._files_before = ("", 0)
         self._questions = 0
         self._held_from = self.state
         self._said = ""
@@ -58,13 +61,14 @@ class Standing:
     def placed(self, grant: Grant) -> None:
         """Take over a new placement."""
         self.grant, self.native_id, self.capsule = grant, "", grant.capsule
-        self._files_before, self.files_at = self.files_at, grant.backend
+        self._files_before = (self.files_at, self.files_epoch)
+        self.files_at, self.files_epoch = grant.backend, grant.epoch
         self._know(grant)
 
     def give_up_files(self, epoch: int) -> None:
         """Expect no files of an epoch: its host is silent."""
         if self.grant is not None and self.grant.epoch == epoch:
-            self.files_at = self._files_before
+            self.files_at, self.files_epoch = self._files_before
 
     def hold(
         self, text: str, choices: Sequence[Choice], epoch: int, backend: str, reason: str

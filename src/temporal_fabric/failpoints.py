@@ -88,6 +88,9 @@ class FailPoint(StrEnum):
     ATTEMPT_COLLECTED = "attempt.collected"
     """Outputs are hashed; the workflow does not know the result."""
 
+    SEAL_TAKEN = "seal.taken"
+    """The payload's end counts; its host is asked to seal, and nothing of that is done."""
+
     DELIVERY_HALF = "delivery.half"
     """All of an output but its last piece is on its way to its target."""
 

@@ -285,12 +285,20 @@ class SealInput:
     body: Any = None
     """The request body, only where no grant ever opened the request record."""
 
+    silent: bool = False
+    """Whether the host that has the run's files is silent, and another worker is asked."""
+
+    instead: ExperimentResult | None = None
+    """How the run ends without its silent host, once somebody has said that it does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """Where the capsule lies."""
 
     capsule: str
+    """URI; empty where it could not be sealed without the silent host that has its files."""
+
     manifest_sha256: str
     integrity: str = ""
     """Set where an output changed before the seal, or cannot be stored: the run then FAILED."""
@@ -300,6 +308,9 @@ class Sealed:
 
     notify: list[NotifyRule] = field(default_factory=list[NotifyRule])
     """Of a run that was cancelled before any grant could tell them."""
+
+    instead: bool = False
+    """Whether it was sealed without its silent host: see `SealInput.instead`."""
 
 
 @dataclass(frozen=True, slots=True)

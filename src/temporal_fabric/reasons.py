@@ -56,10 +56,10 @@ REASONS: dict[Reason, Meaning] = {
     ),
     Reason.LOST: Meaning(
         "launcher or host went away, or the run was closed by other means than the fabric's: "
-        "nobody knows what the attempt did",
-        "The attempt has no end that anybody saw. Nothing of it runs any more, or a person has "
-        "given it up, who stands in `resolutions` of the result; no effect of it is accepted "
-        "later. What it wrote elsewhere before is not known.",
+        "nobody knows what the attempt did, or its outputs are gone with the host",
+        "The attempt has no end that anybody saw, or its outputs were never sealed. Nothing of it "
+        "runs any more, or a person has given it up, who stands in `resolutions` of the result; no "
+        "effect of it is accepted later. What it wrote elsewhere before is not known.",
         "Whether the host was restarted, or the run terminated in the web UI; then `launcher.log` "
         "in the worker's `FABRIC_HOME`. It is run again only if `retry.on` lists `LOST`.",
     ),

@@ -56,8 +56,8 @@ def _sealed(objects: Objects, experiments: list[tuple[str, str]]) -> list[Capsul
 
 
 def _opened(objects: Objects, key: str) -> Capsule | None:
-    """Open a capsule; None where it is not sealed yet."""
+    """Open a capsule; None where it is not sealed yet, or never will be."""
     data = objects.read(f"{key}/{MANIFEST}")
-    if data is None:
+    if data is None or (manifest := Manifest.parse(data)).given_up_for:
         return None
-    return Capsule(open_objects(f"{objects.root}/{key}"), Manifest.parse(data))
+    return Capsule(open_objects(f"{objects.root}/{key}"), manifest)

@@ -49,7 +49,13 @@ class Capsule:
         data = objects.read(MANIFEST)
         if data is None:
             raise CapsuleError(f"no sealed capsule [uri={uri}]: has the experiment ended?")
-        return cls(objects, Manifest.parse(data))
+        manifest = Manifest.parse(data)
+        if manifest.given_up_for:
+            raise CapsuleError(
+                f"the run was sealed without the host that has its files [uri={uri}]: open "
+                f"{manifest.given_up_for}"
+            )
+        return cls(objects, manifest)
 
     @property
     def uri(self) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.capsule.manifest import MANIFEST, Entry, Manifest
 from temporal_fabric.clock import now
+from temporal_fabric.errors import StaleEpoch
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.holes import closed
 from temporal_fabric.messages import Sealed
@@ -73,12 +74,11 @@ class CapsuleWriter:
 
         Raises:
             StoreError: the store is full or cannot be reached; nothing is sealed.
+            StaleEpoch: the run was sealed elsewhere, without the files of this host.
         """
         uri = f"{self._store.root}/{self._key}"
-        sealed = await self._store.read(f"{self._key}/{MANIFEST}")
-        if sealed is not None:
-            recorded = json.loads(await self._store.read(f"{self._key}/result.json") or b"{}")
-            return (_sealed(uri, sealed, recorded), recorded)
+        if (sealed := await manifest_of(self._store, self._key)) is not None:
+            return await self._before(sealed)
         await _together(
             self._put("request.json", _json(body)),
             *(self._put_log(result, epoch, name) for epoch in result.epochs for name in _LOGS),
@@ -96,9 +96,15 @@ class CapsuleWriter:
         entries = tuple(sorted(self._entries, key=attrgetter("path")))
         manifest = Manifest(_experiment(result, run, body), entries, now()).dump()
         reach(FailPoint.CAPSULE_WRITTEN)
-        await self._store.replace(f"{self._key}/{MANIFEST}", manifest)
+        if not await self._store.create(f"{self._key}/{MANIFEST}", manifest):
+            return await self._before(await manifest_of(self._store, self._key) or b"")
         reach(FailPoint.CAPSULE_SEALED)
         return (_sealed(uri, manifest, record), record)
+
+    async def _before(self, manifest: bytes) -> tuple[Sealed, dict[str, Any]]:
+        """Return what an earlier seal has committed."""
+        recorded = json.loads(await self._store.read(f"{self._key}/result.json") or b"{}")
+        return (_sealed(f"{self._store.root}/{self._key}", manifest, recorded), recorded)
 
     async def _put_log(self, result: ExperimentResult, epoch: int, name: str) -> None:
         place = Workplace.of(self._runs, result.tenant, result.request_id, epoch)
@@ -155,6 +161,18 @@ class CapsuleWriter:
         entry = Entry(name, size, digest)
         self._entries.append(entry)
         return entry
+
+
+async def manifest_of(store: Store, key: str) -> bytes | None:
+    """Return the manifest of a capsule, or None where it is not sealed.
+
+    Raises:
+        StaleEpoch: it never will be: the run was sealed elsewhere.
+    """
+    data = await store.read(f"{key}/{MANIFEST}")
+    if data is not None and (counts := Manifest.parse(data).given_up_for):
+        raise StaleEpoch(f"the run was sealed without this host [key={key}, sealed as={counts}]")
+    return data
 
 
 async def _together(*writes: Awaitable[object]) -> None:
