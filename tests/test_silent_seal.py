@@ -53,7 +53,9 @@ class _Story:
     handles: dict[str, ExperimentHandle] = field(default_factory=dict[str, "ExperimentHandle"])
     held: dict[str, ExperimentStatus] = field(default_factory=dict[str, "ExperimentStatus"])
     said: dict[str, str] = field(default_factory=dict[str, str])
-    ends: dict[str, Any] = field(default_factory=dict[str, Any])
+    ends: dict[str, ExperimentResult | ExperimentFailed] = field(
+        default_factory=dict[str, "ExperimentResult | ExperimentFailed"]
+    )
 
     def succeeded(self, name: str) -> ExperimentResult:
         end = self.ends[name]

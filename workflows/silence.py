@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
+from temporal_fabric import names
 from temporal_fabric.messages import BUSY, RESOLVED, REVOKED, SettleInput
 from temporal_fabric.questions import Answer, Choice, Resolution
 from temporal_fabric.states import Reason, State
@@ -88,10 +89,10 @@ class Silence:
         self._backend = backend or grant.backend
         self._since: datetime | None = None
         self._waiting = wishes.within
-        # Declared outputs lie on the silent host, and nobody can hash them.
-        self._choices: Sequence[Choice] = (
-            _AFTER_ATTEMPT[1:] if grant.declared_outputs else _AFTER_ATTEMPT
-        )
+        # Declared outputs lie on the silent host, and nobody can hash them. Nor can anybody give
+        # their word for the certificates of a flow.
+        more_than_a_word = grant.declared_outputs or grant.kind == names.KIND_FLOW
+        self._choices: Sequence[Choice] = _AFTER_ATTEMPT[1:] if more_than_a_word else _AFTER_ATTEMPT
         self._what = (
             f"Nobody knows what became of epoch {self._epoch}, which was started there and may "
             "still run."
