@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.status import ExperimentStatus
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 _LOST = {"retry": {"lost_after": 1, "initial_interval_s": 0.1}, "limits": {"grace_s": 1}}
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.status import ExperimentStatus
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 _OUTPUT = f"""
 {REPORT.replace("sys.argv[1]", "'start'")}
