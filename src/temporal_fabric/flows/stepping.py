@@ -307,20 +307,16 @@ class Durable:
             redact = bool(run.files.manifest()["redact_artifacts"])
             near = keep_result(results, "", compiled, arrays, redact=redact)
         decisions = _judged(folder, asked["number"]) or run.decisions
-        run.files.describe(
-            {
-                "status": asked["outcome"],
-                "settings": asdict(state.settings),
-                "polished": run.session.polished,
-                "transforms": {"validation": validation(decisions, run.spec.seed)},
-            }
-        )
+        transforms = {"validation": validation(decisions, run.spec.seed)}
+        more = {"polished": run.session.polished, "transforms": transforms}
+        settings = asdict(state.settings)
+        run.files.describe({"status": asked["outcome"], "settings": settings} | more)
         told = summary(
             verdict=f"{state.colour.value}({run.spec.certification.profile})",
             iteration=0 if good is None else int(good["iteration"]),
             energy=energy,
             psnr=near,
-            settings=asdict(state.settings),
+            settings=settings,
             state=arrays,
         )
         for place in (run.files, results):
