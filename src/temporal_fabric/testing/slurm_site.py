@@ -1,8 +1,9 @@
 """A cluster of one Slurm node for tests: munged, slurmctld, slurmd, sshd and slurmrestd.
 
 Everything listens on the loopback address, lives in one folder, belongs to a user of its own and
-can be killed and started again. Nothing of it is left after `SlurmSite.stop`, and nothing outlives
-the process that started it. Needs root, because slurmd starts jobs as their user.
+can be killed and started again. Nothing of it is left after `SlurmSite.stop`. Its daemons end with
+the process that started them; what else a killed process leaves is removed by the next site. Needs
+root, because slurmd starts jobs as their user.
 
 ``python -m temporal_fabric.testing.slurm_site`` says whether this machine can have one; it ends
 with 75 where it cannot.
@@ -14,18 +15,17 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from temporal_fabric.devserver.ports import is_free
+from temporal_fabric.testing import slurm_left
 from temporal_fabric.testing.slurm_conf import SLURM_CONF, SSHD_CONFIG
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class SlurmSite:
 
     def __init__(self) -> None:
         check()
-        self.folder = Path(tempfile.mkdtemp(prefix="slurm"))
+        slurm_left.clear_abandoned()
+        self.folder = Path(tempfile.mkdtemp(prefix=slurm_left.FOLDER_PREFIX))
+        self._owned = slurm_left.hold(self.folder)
         self.user = f"fab{secrets.token_hex(4)}"
         self.port = self.rest_port = 0
         self.rest_api = "v0.0.38"
@@ -172,7 +174,7 @@ class SlurmSite:
     def lose_jobs(self) -> None:
         """Let the node crash with what runs on it, and the controller; both come back."""
         self.kill_part("slurmd")
-        self._kill_jobs()
+        slurm_left.kill_all(self.user, self.folder)
         self.stop_part("slurmctld")
         self.start_part("slurmctld")
         self.start_part("slurmd")
@@ -217,9 +219,8 @@ class SlurmSite:
             if name in self._processes:
                 self.stop_part(name)
         self._thread.shutdown()
-        self._kill_jobs()
-        _checked("userdel", self.user)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        slurm_left.remove(self.user, self.folder)
+        self._owned.close()
 
     def _make(self) -> None:
         self.folder.chmod(0o755)
@@ -298,34 +299,6 @@ class SlurmSite:
 
     def _succeeds(self, *argv: str) -> bool:
         return self.run(*argv).returncode == 0
-
-    def _kill_jobs(self) -> None:
-        """Kill whatever runs as the user, who exists for this site alone, and every job."""
-        try:
-            uid = pwd.getpwnam(self.user).pw_uid
-        except KeyError:
-            return
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError, ValueError):
-                if not entry.name.isdecimal():
-                    continue
-                own = entry.stat().st_uid == uid or self._is_of_job(entry)
-                if own or self._is_shepherd(entry):
-                    os.kill(int(entry.name), signal.SIGKILL)
-
-    def _is_of_job(self, entry: Path) -> bool:
-        """Say whether a process belongs to a job of this site, whoever's it is."""
-        mark = f"SLURM_CONF={self.folder}/".encode()
-        variables = (entry / "environ").read_bytes().split(b"\0")
-        return any(text.startswith(mark) for text in variables) and any(
-            text.startswith(b"SLURM_JOB_ID=") for text in variables
-        )
-
-    def _is_shepherd(self, entry: Path) -> bool:
-        """Say whether a process is a slurmstepd of this site."""
-        if not (entry / "cmdline").read_bytes().startswith(b"slurmstepd"):
-            return False
-        return str(self.folder).encode() in (entry / "environ").read_bytes()
 
 
 def _listens(port: int) -> bool:
