@@ -27,7 +27,7 @@ demo: $(READY)  ## Four experiments; the worker is killed in the middle, all of 
 
 test: $(READY)  ## Every test, on real servers and processes.
 	@sh tests/backends/setup.sh
-	@$(BIN)/python -m tests.lanes
+	@$(BIN)/python -m tests.leftovers $(BIN)/python -m tests.lanes
 
 check: $(READY)  ## Lint, types, layers, package contents.
 	@echo "==> ruff"        && $(BIN)/ruff check . && $(BIN)/ruff format --check .

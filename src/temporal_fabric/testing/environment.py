@@ -22,6 +22,7 @@ from temporal_fabric.config import Settings
 from temporal_fabric.devserver import DevServer
 from temporal_fabric.errors import FabricError
 from temporal_fabric.launcher import LauncherClient
+from temporal_fabric.testing.launcher_left import clear_groups
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -192,6 +193,7 @@ class FabricEnvironment:
         if self.worker is not None:
             self.stop_worker()
         await self.stop_launcher()
+        await asyncio.to_thread(clear_groups, self.settings.launcher)
         if self.server is not None:
             self.server.stop()
             self.server = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from temporal_fabric.errors import BackendUnknown
 from temporal_fabric.launcher import LauncherClient
 from temporal_fabric.launcher.protocol import SOCKET
 from temporal_fabric.testing.bench import Bench, Fault
+from temporal_fabric.testing.launcher_left import clear_groups
 from temporal_fabric.testing.relay import LineRelay
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class LocalBench(Bench):
                 await client.terminate(record.key, 0.0)
             await client.shutdown()
             await client.aclose()
+        await asyncio.to_thread(clear_groups, self._settings.launcher)
         await super().aclose()
 
 
