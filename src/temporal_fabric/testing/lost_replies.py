@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from temporal_fabric.adapters.contract import JobHandle, Phase
 from temporal_fabric.errors import TransientBackendError
 from temporal_fabric.testing.bench import Fault, require
-from temporal_fabric.testing.conformance_starting import QUIET_S, REPORTING, ended
+from temporal_fabric.testing.conformance_starting import QUIET_S, REPORTING, began, ended
 
 if TYPE_CHECKING:
     from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
@@ -119,6 +119,9 @@ async def _try(bench: Bench, trial: Trial, key: AttemptKey, tally: Tally) -> Non
     asked = bench.asks_people and bool(status.question)
     well = status.phase is Phase.ENDED and (status.exit_code == 0 or asked)
     require(well, f"{trial}: the attempt ends well, or a person is asked: {status}")
+    # Where a person is asked, the attempt ends before what it does.
+    with suppress(TimeoutError):
+        await began(bench, key, "end")
     tally.questions += asked
 
 
