@@ -26,6 +26,7 @@ _ADAPTERS = {
     "docker": "adapters",
     "kubernetes": "kubernetes",
     "slurm": "slurm",
+    "rest": "slurm",
     "sila": "adapters",
 }
 
