@@ -68,7 +68,12 @@ def run(command: list[str]) -> int:
     """Run a command as an init would; return its exit code when it has ended."""
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     child = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+
+    def end(number: int, frame: object) -> None:
+        del number, frame
+        child.terminate()
+
+    signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the command itself
     while True:
         pid, status = os.wait()
