@@ -41,7 +41,9 @@ from temporal_fabric.states import Reason, State
 from temporal_fabric.verdicts import unplaceable
 
 if TYPE_CHECKING:
-    from temporal_fabric.record import RequestRecord
+    from collections.abc import Sequence
+
+    from temporal_fabric.record import Epoch, RequestRecord
     from temporal_fabric.requests import ExecutionRequest
     from temporal_fabric.requests.admission import Admission
 
@@ -129,15 +131,15 @@ class Acquire:
             self._desk.capacity(backend).release(workflow_id)
             if epoch.backend in self._desk.backends:
                 self._desk.capacity(epoch.backend).hold(workflow_id)
-        capsule = await self._capsule(record, run_id)
-        unended = [known for known in await record.unended() if known.epoch < epoch.epoch]
+        epochs, ended = await asyncio.gather(record.epochs(), record.ended())
+        lower = [known for known in epochs if known.epoch < epoch.epoch]
         return replace(
             grant,
             epoch=epoch.epoch,
             backend=epoch.backend,
-            capsule=capsule,
+            capsule=self._capsule(record, run_id, epochs),
             search_attributes=self._desk.search_attributes,
-            prior=[PriorEpoch(known.epoch, known.backend) for known in unended],
+            prior=[PriorEpoch(k.epoch, k.backend) for k in lower if k.epoch not in ended],
             patience_s=self._desk.patience(epoch.backend),
             pausable=isinstance(self._desk.backend(epoch.backend), Pausing),
         )
@@ -234,11 +236,10 @@ class Acquire:
             problem = Problem("E_CONFLICT", "/id", str(exc), actual=record.request_id)
             raise RequestRejected([problem]) from exc
 
-    async def _capsule(self, record: RequestRecord, run_id: str) -> str:
+    def _capsule(self, record: RequestRecord, run_id: str, epochs: Sequence[Epoch]) -> str:
         """Return where this run's capsule will lie: under the run's first epoch."""
-        first = min(known.epoch for known in await record.epochs() if known.run_id == run_id)
-        root = self._desk.store.root
-        return f"{root}/capsules/{record.tenant}/{record.request_id}/{first}"
+        first = min(known.epoch for known in epochs if known.run_id == run_id)
+        return f"{self._desk.store.root}/capsules/{record.tenant}/{record.request_id}/{first}"
 
     async def _waits_for(self, held: Grant) -> str:
         """Say why a grant of an older worker was not taken."""

@@ -241,10 +241,10 @@ class _Run:
         return replace(ended, ok=True, outputs=with_targets(request, found), stderr_excerpt="")
 
     async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
-        _, excerpt, inputs = await asyncio.gather(
+        place = self._place
+        _, (excerpt, inputs) = await asyncio.gather(
             self._record.commit(self._asked.epoch),
-            asyncio.to_thread(self._place.excerpt),
-            asyncio.to_thread(recorded_inputs, self._place),
+            asyncio.to_thread(lambda: (place.excerpt(), recorded_inputs(place))),
         )
         return AttemptResult(
             epoch=self._asked.epoch,

@@ -57,13 +57,13 @@ class Recording:
         while True:
             # Most payloads write seldom, and a thread for each look costs more than the look.
             if not self._recorder.idle:
-                await _logged(self._recorder.poll)
+                await asyncio.to_thread(_tried, self._recorder.poll)
             await asyncio.sleep(_POLL_S)
 
     async def finish(self) -> None:
         """Seal the rest; a full disk is tried for some seconds, the seal tries again."""
         for _ in range(_TRIES):
-            if await _logged(self._recorder.finish):
+            if await asyncio.to_thread(_tried, self._recorder.finish):
                 return
             await asyncio.sleep(_PAUSE_S)
 
@@ -91,9 +91,12 @@ async def catch_up(desk: Desk, body: Mapping[str, Any], result: ExperimentResult
     for epoch in result.epochs:
         place = Workplace.of(desk.settings.runs, result.tenant, result.request_id, epoch)
         if place.folder.is_dir():
-            recorder = await asyncio.to_thread(_recorder, place, request, secrets)
-            await _logged(recorder.finish)
-            await asyncio.to_thread(scrub, place, request, secrets)
+            await asyncio.to_thread(_catch_up, place, request, secrets)
+
+
+def _catch_up(place: Workplace, request: ExecutionRequest, secrets: SecretsConfig) -> None:
+    _tried(_recorder(place, request, secrets).finish)
+    scrub(place, request, secrets)
 
 
 def _recorder(place: Workplace, request: ExecutionRequest, secrets: SecretsConfig) -> Recorder:
@@ -112,9 +115,9 @@ def _redaction(
         return lambda _: b""
 
 
-async def _logged(work: Callable[[], bool | None]) -> bool:
+def _tried(work: Callable[[], bool | None]) -> bool:
     try:
-        return bool(await asyncio.to_thread(work))
+        return bool(work())
     except Exception:
         # Telemetry is worth a log entry, never the attempt it tells about.
         log.exception("telemetry could not be recorded")

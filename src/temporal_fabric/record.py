@@ -11,6 +11,9 @@ on any number of hosts agree without a lock::
     requests/<tenant>/<id>/outcomes/<run>.json   how one run of the workflow ended
 
 The highest epoch is the fencing token: an effect under a lower one is refused.
+
+Each question takes one thread, however many objects it looks at: handing an object to a thread
+costs about as much as reading it.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ class RequestRecord:
     """
 
     def __init__(self, store: Store, tenant: str, request_id: str) -> None:
-        self._store = store
+        self._objects = store.objects
         self.tenant = tenant
         self.request_id = request_id
         self.prefix = f"requests/{tenant}/{request_id}"
@@ -83,18 +86,24 @@ class RequestRecord:
             "body": dict(body),
             "at": now(),
         }
-        if await self._store.create(f"{self.prefix}/request.json", _dump(entry)):
-            return
-        known = await self.digest()
+        known = await asyncio.to_thread(self._open, entry)
         if known != digest:
             raise StoreConflict(
                 f"the id is taken by another request [id={self.tenant}/{self.request_id}, "
                 f"recorded={known}, submitted={digest}]: choose another id"
             )
 
+    def _open(self, entry: Mapping[str, Any]) -> str | None:
+        if self._objects.create(f"{self.prefix}/request.json", _dump(entry)):
+            return str(entry["digest"])
+        return self._digest()
+
     async def digest(self) -> str | None:
         """Return the recorded digest, or None where there is no record."""
-        entry = await self._load("request.json")
+        return await asyncio.to_thread(self._digest)
+
+    def _digest(self) -> str | None:
+        entry = self._load("request.json")
         return None if entry is None else str(entry["digest"])
 
     async def body(self, digest: str) -> dict[str, Any]:
@@ -103,7 +112,7 @@ class RequestRecord:
         Raises:
             StoreError: there is no record, or it holds another digest.
         """
-        entry = await self._load("request.json")
+        entry = await asyncio.to_thread(self._load, "request.json")
         if entry is None or entry["digest"] != digest:
             raise StoreError(
                 f"the request record is missing or differs [key={self.prefix}, "
@@ -115,8 +124,11 @@ class RequestRecord:
         self, run_id: str, number: int, backend: str, *, workflow_id: str = ""
     ) -> Epoch:
         """Allocate the next epoch for one grant; a repeated call returns the same one."""
+        return await asyncio.to_thread(self._allocate, run_id, number, backend, workflow_id)
+
+    def _allocate(self, run_id: str, number: int, backend: str, workflow_id: str) -> Epoch:
         while True:
-            epochs = await self.epochs()
+            epochs = self._epochs()
             for known in epochs:
                 if (known.run_id, known.number) == (run_id, number):
                     return known
@@ -129,15 +141,18 @@ class RequestRecord:
                 workflow_id=workflow_id,
                 claims=True,
             )
-            if await self._store.create(self._epoch_key(wanted.epoch), _dump(asdict(wanted))):
+            if self._objects.create(self._epoch_key(wanted.epoch), _dump(asdict(wanted))):
                 return wanted
 
     async def epochs(self) -> list[Epoch]:
         """Return every allocated epoch, lowest first."""
+        return await asyncio.to_thread(self._epochs)
+
+    def _epochs(self) -> list[Epoch]:
         found = [
             Epoch(**{key: value for key, value in entry.items() if key in _FIELDS})
-            for name in await self._store.names(f"{self.prefix}/epochs")
-            if (entry := await self._load(f"epochs/{name}")) is not None
+            for name in self._objects.names(f"{self.prefix}/epochs")
+            if (entry := self._load(f"epochs/{name}")) is not None
         ]
         return sorted(found, key=lambda known: known.epoch)
 
@@ -164,7 +179,7 @@ class RequestRecord:
         Raises:
             StoreError: the store cannot be reached or is full, and nothing is known.
         """
-        return await self._first("starts", epoch, {"how": how})
+        return await asyncio.to_thread(self._first, "starts", epoch, {"how": how})
 
     async def mark_ended(self, epoch: int, how: str, **more: Any) -> str:
         """Record the proof that nothing of an epoch runs; return the first proof, which stands.
@@ -174,7 +189,7 @@ class RequestRecord:
             how: Where the proof comes from.
             more: What is kept with it.
         """
-        return await self._first("ends", epoch, {**more, "how": how})
+        return await asyncio.to_thread(self._first, "ends", epoch, {**more, "how": how})
 
     async def commit(self, epoch: int) -> None:
         """Record that the attempt of an epoch saw its end: from here on its result counts.
@@ -186,28 +201,32 @@ class RequestRecord:
 
     async def end(self, epoch: int) -> str | None:
         """Return how it is proven that nothing of an epoch runs, or None where it is not."""
-        entry = await self._load(f"ends/{epoch:06d}.json")
+        entry = await asyncio.to_thread(self._load, f"ends/{epoch:06d}.json")
         return None if entry is None else str(entry["how"])
 
-    async def unended(self) -> list[Epoch]:
-        """Return the epochs that are not proven to run no more."""
-        ended = {name.partition(".")[0] for name in await self._store.names(f"{self.prefix}/ends")}
-        return [known for known in await self.epochs() if f"{known.epoch:06d}" not in ended]
+    async def ended(self) -> set[int]:
+        """Return the epochs that are proven to run no more."""
+        names = await asyncio.to_thread(self._objects.names, f"{self.prefix}/ends")
+        return {int(name.partition(".")[0]) for name in names}
 
     async def record_outcome(self, run_id: str, result: Mapping[str, Any]) -> None:
         """Record how a run ended; the first record stands."""
-        await self._store.create(f"{self.prefix}/outcomes/{run_id}.json", _dump(dict(result)))
+        key = f"{self.prefix}/outcomes/{run_id}.json"
+        await asyncio.to_thread(self._objects.create, key, _dump(dict(result)))
 
     async def outcome(self, run_id: str) -> dict[str, Any] | None:
         """Return how a run ended, or None while it has not."""
-        return await self._load(f"outcomes/{run_id}.json")
+        return await asyncio.to_thread(self._load, f"outcomes/{run_id}.json")
 
     async def last_outcome(self) -> tuple[str, dict[str, Any]] | None:
         """Return run id and result of the run that ended last, or None."""
+        return await asyncio.to_thread(self._last_outcome)
+
+    def _last_outcome(self) -> tuple[str, dict[str, Any]] | None:
         found = [
             (name.removesuffix(".json"), entry)
-            for name in await self._store.names(f"{self.prefix}/outcomes")
-            if (entry := await self._load(f"outcomes/{name}")) is not None
+            for name in self._objects.names(f"{self.prefix}/outcomes")
+            if (entry := self._load(f"outcomes/{name}")) is not None
         ]
         return max(found, key=lambda item: str(item[1].get("ended_at", "")), default=None)
 
@@ -218,13 +237,13 @@ class RequestRecord:
                 f"{self.request_id}, epoch={epoch}, how={how}]"
             )
 
-    async def _first(self, kind: str, epoch: int, entry: Mapping[str, Any]) -> str:
+    def _first(self, kind: str, epoch: int, entry: Mapping[str, Any]) -> str:
         """Create an entry about an epoch, and return ``how`` of the one that came first."""
         name = f"{kind}/{epoch:06d}.json"
         entry = {"epoch": epoch, "at": now()} | dict(entry)
-        if await self._store.create(f"{self.prefix}/{name}", _dump(entry)):
+        if self._objects.create(f"{self.prefix}/{name}", _dump(entry)):
             return str(entry["how"])
-        known = await self._load(name)
+        known = self._load(name)
         if known is None:
             raise StoreError(
                 f"the request record contradicts itself [key={self.prefix}/{name}]: somebody "
@@ -235,8 +254,8 @@ class RequestRecord:
     def _epoch_key(self, epoch: int) -> str:
         return f"{self.prefix}/epochs/{epoch:06d}.json"
 
-    async def _load(self, name: str) -> dict[str, Any] | None:
-        data = await self._store.read(f"{self.prefix}/{name}")
+    def _load(self, name: str) -> dict[str, Any] | None:
+        data = self._objects.read(f"{self.prefix}/{name}")
         if data is None:
             return None
         try:

@@ -110,7 +110,7 @@ class CapsuleWriter:
         place = Workplace.of(self._runs, result.tenant, result.request_id, epoch)
         source = place.folder / name
         if _is_kept(source):
-            await self._put_file(f"logs/{epoch}/{name}", await asyncio.to_thread(closed, source))
+            await asyncio.to_thread(lambda: self._copy(f"logs/{epoch}/{name}", closed(source)))
 
     async def _put_tables(self, result: ExperimentResult) -> None:
         """Merge what was recorded of all epochs, and the timeline."""
@@ -157,7 +157,10 @@ class CapsuleWriter:
         self._entries.append(Entry(name, len(data), await asyncio.to_thread(put)))
 
     async def _put_file(self, name: str, source: Path) -> Entry:
-        size, digest = await self._store.put_file(f"{self._key}/{name}", source)
+        return await asyncio.to_thread(self._copy, name, source)
+
+    def _copy(self, name: str, source: Path) -> Entry:
+        size, digest = self._store.objects.put_file(f"{self._key}/{name}", source)
         entry = Entry(name, size, digest)
         self._entries.append(entry)
         return entry

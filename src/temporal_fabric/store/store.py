@@ -33,18 +33,6 @@ class Store:
         """See `Objects.piece`."""
         return await asyncio.to_thread(self.objects.piece, key, start, length)
 
-    async def names(self, prefix: str) -> list[str]:
-        """See `Objects.names`."""
-        return await asyncio.to_thread(self.objects.names, prefix)
-
-    async def replace(self, key: str, data: bytes) -> None:
-        """See `Objects.replace`."""
-        await asyncio.to_thread(self.objects.replace, key, data)
-
-    async def put_file(self, key: str, source: Path, sha256: str = "") -> tuple[int, str]:
-        """See `Objects.put_file`."""
-        return await asyncio.to_thread(self.objects.put_file, key, source, sha256)
-
 
 def open_store(uri: str) -> Store:
     """Return the store behind a URI; see `open_objects`."""
