@@ -1,14 +1,19 @@
 """Certified flows beside their peers: steps, gaps, transforms, certificates, telemetry, disk.
 
-Each row is a ratio of two things that ran in turn in this process, so that a busy machine slows
-both; the median of the pairs counts. It needs jaxopt and jaxwt on the path:
-``uv pip install --target peers --no-deps jaxopt==0.8.5 jaxwt==0.1.1``, then
+Each row is a ratio of two things that ran in turn, so that a busy machine slows both; the median
+of the pairs counts, of time and of processor time. On a machine that others use too the second
+says more, but not of what waits for the disk. It needs jaxopt and jaxwt on the path, `cc`, and
+SCICO in an environment of its own, since it asks for an older JAX; without that its rows are left
+out:
+``uv pip install --target peers --no-deps jaxopt==0.8.5 jaxwt==0.1.1``,
+``uv venv peers/scico && uv pip install --python peers/scico scico==0.0.7``, then
 ``PYTHONPATH=peers python benchmarks/bench_flows.py [PAIRS] [PART ...]``
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -29,6 +34,7 @@ from flow_problem import (
     LAMBDA,
     LEVELS,
     Ours,
+    blurred,
     by_jaxopt,
     flow,
     matrix,
@@ -36,6 +42,7 @@ from flow_problem import (
     unpyramid,
     value,
 )
+from fused_step import Fused
 from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
@@ -55,7 +62,7 @@ SIZES = {9_984: 400, 99_968: 60, 999_936: 10}
 """Unknowns, and the iterations that are timed."""
 
 GAP = 1e-4
-SHOWN = "| what | beside | ratio, median | least | most | goal | met |"
+SHOWN = "| what | beside | ratio, median | least | most | of processor time | goal | met |"
 
 
 class Table:
@@ -63,7 +70,7 @@ class Table:
 
     def __init__(self, pairs: int) -> None:
         self._pairs = pairs
-        print(SHOWN + "\n|---|---|---|---|---|---|---|", flush=True)
+        print(SHOWN + "\n|---|---|---|---|---|---|---|---|", flush=True)
 
     def faster(self, what: str, peer: str, goal: float, ours: Any, theirs: Any) -> None:
         """Show how many times faster ours is."""
@@ -73,28 +80,86 @@ class Table:
         """Show how many times longer ours takes."""
         self._row(what, peer, f"<= {goal:g}", self._ratios(ours, theirs), lambda x: x <= goal)
 
-    def _ratios(self, above: Any, below: Any) -> list[float]:
+    def _ratios(self, above: Any, below: Any) -> list[tuple[float, float]]:
         for work in (above, below):
             work()
-        ratios: list[float] = []
+        ratios: list[tuple[float, float]] = []
         for number in range(self._pairs):
             if number % 2:
                 first, second = _seconds(above), _seconds(below)
             else:
                 second, first = _seconds(below), _seconds(above)
-            ratios.append(first / second)
+            ratios.append((first[0] / second[0], first[1] / max(second[1], 1e-9)))
         return ratios
 
-    def _row(self, what: str, peer: str, goal: str, ratios: list[float], met: Any) -> None:
-        median = statistics.median(ratios)
-        cells = [what, peer, *(f"{x:.3g}" for x in (median, min(ratios), max(ratios))), goal]
-        print("| " + " | ".join([*cells, "yes" if met(median) else "no"]) + " |", flush=True)
+    def _row(
+        self, what: str, peer: str, goal: str, ratios: list[tuple[float, float]], met: Any
+    ) -> None:
+        walls = [wall for wall, _ in ratios]
+        median, work = statistics.median(walls), statistics.median(cpu for _, cpu in ratios)
+        shown = (f"{x:.3g}" for x in (median, min(walls), max(walls), work))
+        verdict = {
+            (True, True): "yes",
+            (True, False): "by time",
+            (False, True): "by processor time",
+            (False, False): "no",
+        }[bool(met(median)), bool(met(work))]
+        print("| " + " | ".join([what, peer, *shown, goal, verdict]) + " |", flush=True)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Return the time of a work, and what processors worked for it, in children and peers too."""
+    began, spent = time.perf_counter(), _processor(work)
     work()
-    return time.perf_counter() - began
+    finished = time.perf_counter()
+    return finished - began, _processor(work) - spent
+
+
+def _processor(work: Any) -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = time.process_time() + children.ru_utime + children.ru_stime
+    return own + getattr(work, "spent", 0.0)
+
+
+class Scico:
+    """SCICO's iterations, in its own process: see `scico_peer`."""
+
+    python = Path(os.environ.get("SCICO_PYTHON", "peers/scico/bin/python"))
+
+    def __init__(self, compiled: Any, folder: Path, *, accelerated: bool, iterations: int) -> None:
+        y = np.asarray(compiled.energy.smooth[0].loss.target)
+        symbol = np.fft.rfft(blurred(np.eye(1, y.size)[0])).real.astype(y.dtype)
+        np.savez(folder / "scico.npz", y=y, symbol=symbol)
+        command = [str(self.python), str(Path(__file__).with_name("scico_peer.py"))]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        family = "accelerated" if accelerated else "plain"
+        self._ask(f"{y.size} {family} {iterations} {folder / 'scico.npz'}")
+        self.spent = 0.0
+
+    def __call__(self) -> None:
+        """Run them, from where the last ones ended."""
+        self.spent = float(self._ask("go"))
+
+    def found(self, path: Path) -> Any:
+        """Return its coefficients."""
+        self._ask(f"save {path}")
+        return np.load(path)
+
+    def close(self) -> None:
+        """End its process."""
+        self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.wait()
+
+    def _ask(self, line: str) -> str:
+        self._process.stdin.write(line + "\n")  # type: ignore[union-attr]
+        self._process.stdin.flush()  # type: ignore[union-attr]
+        answer = self._process.stdout.readline()  # type: ignore[union-attr]
+        if not answer:
+            raise RuntimeError(f"SCICO's process has ended [code={self._process.wait()}]")
+        return answer
 
 
 def steps(table: Table, folder: Path) -> None:
@@ -111,6 +176,15 @@ def steps(table: Table, folder: Path) -> None:
                 where = "its user's operator" if natural else "our operator"
                 mine = Ours(compiled, fewer) if natural else ours
                 table.faster(f"{family} steps, n = {n:,}", f"jaxopt, {where}", goal, mine, theirs)
+            if Scico.python.exists():
+                fewer = max(4, its // 4)
+                peer = Scico(compiled, folder, accelerated=accelerated, iterations=fewer)
+                mine = Ours(compiled, fewer)
+                table.faster(f"{family} steps, n = {n:,}", "SCICO", 10, mine, peer)
+                peer.close()
+        fused = Fused(n, its)
+        ours = Ours(flow(fused.n, "proximal", folder), its)
+        table.faster(f"proximal steps, n = {fused.n:,}", "a fused loop in C", 0.6, ours, fused)
 
 
 def gaps(table: Table, folder: Path) -> None:
@@ -137,8 +211,19 @@ def gaps(table: Table, folder: Path) -> None:
         )
         what = f"time to a gap of 1e-4, n = {n:,} ({mine} iterations)"
         table.faster(what, "jaxopt accelerated", 10, Ours(compiled, mine), theirs)
+        if Scico.python.exists():
+            _agrees(compiled, folder, best)
         if n == next(iter(SIZES)):
             table.faster(what, "scikit-learn", 25, Ours(compiled, mine), _lasso(n, best))
+
+
+def _agrees(compiled: Any, folder: Path, best: float) -> None:
+    """Show how far SCICO's objective is from ours, after as many iterations as it needs."""
+    peer = Scico(compiled, folder, accelerated=True, iterations=1000)
+    peer()
+    theirs = value(compiled, unpyramid(jnp.asarray(peer.found(folder / "scico.npy"))))
+    peer.close()
+    print(f"SCICO's objective after 1,000 iterations: {(theirs - best) / best:.2g} above ours")
 
 
 def _lasso(n: int, best: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from temporal_fabric.flows.certificates.krylov import power_norm
 from temporal_fabric.flows.operators import Dense, Operator
 from temporal_fabric.flows.own_operators import OwnOperator, adjoint_defect
 from temporal_fabric.flows.precision import cast
@@ -160,6 +162,19 @@ def test_a_wrong_adjoint_is_found() -> None:
     assert adjoint_defect(right, seed=2) < 1e-15
     assert wrong.facts().adjoint == "user"
     assert right.facts().adjoint == "derived"
+
+
+def _nothing(parameters: Array, y: Array) -> Array:
+    return jnp.nan * (parameters @ y)
+
+
+def test_nan_is_no_small_defect() -> None:
+    """An adjoint or a defect that gives NaN is not taken for one that gives zero."""
+    square = normal(10, 6, 6)
+    broken = OwnOperator(square, (6,), (6,), "float64", _matvec, _nothing)
+    assert math.isnan(adjoint_defect(broken, seed=2))
+    assert math.isnan(power_norm(lambda x: jnp.nan * x, (6,))[1])
+    assert power_norm(lambda x: 0 * x, (6,)) == (0, 0)
 
 
 def test_a_dense_bound_is_the_smaller_of_two() -> None:

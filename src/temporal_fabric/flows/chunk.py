@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from temporal_fabric.flows.observables import Observables
-from temporal_fabric.flows.schemes.contract import Carry, Check, Problem, Scheme
+from temporal_fabric.flows.schemes.contract import Carry, Check, Problem, Scheme, begin
 from temporal_fabric.flows.states import norm, total
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def advance(
         sample_every: Iterations for each row of telemetry.
     """
     if carry is None:
-        carry = compiled.scheme.init(compiled.problem, compiled.start)
+        carry = begin(compiled.scheme, compiled.problem, compiled.start)
     return run_chunk(
         compiled.scheme,
         compiled.problem,

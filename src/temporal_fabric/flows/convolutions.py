@@ -230,20 +230,22 @@ def _by_blocks(padded: Array, taps: Array, axis: int, n: int) -> Array:
     A sum of shifted slices is fused by XLA with what made its input, which is then made once
     for every tap. A product takes its input as it is.
     """
-    width = taps.shape[0] - 1
+    reach = taps.shape[0] // 2
     moved = jnp.moveaxis(padded, axis, -1)
-    lead = moved.shape[:-1]
-    own = moved[..., :n].reshape(*lead, n // _BLOCK, _BLOCK)
-    # The last window ends with the padding; the others end within the next block.
-    after = moved[..., _BLOCK : n + width]
-    after = jnp.pad(after, [(0, 0)] * len(lead) + [(0, _BLOCK - width)])
-    after = after.reshape(*lead, n // _BLOCK, _BLOCK)[..., :width]
-    windows = jnp.concatenate([own, after], -1)
+    blocks = moved[..., reach : reach + n].reshape(*moved.shape[:-1], n // _BLOCK, _BLOCK)
+    # A window is a block between the ends of its neighbours; the padding is beside the outer two.
+    # Slices of the padded array itself would be gathered sample by sample.
+    first, last = moved[..., None, :reach], moved[..., None, reach + n :]
+    before = jnp.concatenate([first, blocks[..., :-1, _BLOCK - reach :]], -2)
+    after = jnp.concatenate([blocks[..., 1:, :reach], last], -2)
+    windows = jnp.concatenate([before, blocks, after], -1)
     # Entry (i, j) is the tap that sample i of a window has in result j.
-    at = width - (np.arange(_BLOCK + width)[:, None] - np.arange(_BLOCK))
-    inside = (at >= 0) & (at <= width)
-    band = jnp.where(inside, taps[np.clip(at, 0, width)], jnp.zeros((), taps.dtype))
-    return jnp.moveaxis((windows @ band).reshape(*lead, n), -1, axis)
+    at = 2 * reach - (np.arange(_BLOCK + 2 * reach)[:, None] - np.arange(_BLOCK))
+    inside = (at >= 0) & (at <= 2 * reach)
+    band = jnp.where(inside, taps[np.clip(at, 0, 2 * reach)], jnp.zeros((), taps.dtype))
+    # Hidden, or the product of joined parts becomes a sum of products made anew by every reader.
+    band = jax.lax.optimization_barrier(band)
+    return jnp.moveaxis((windows @ band).reshape(*moved.shape[:-1], n), -1, axis)
 
 
 def _axis_matrix(taps: F64, n: int, boundary: Boundary) -> F64:

@@ -30,6 +30,7 @@ __all__ = [
     "Smooth",
     "SmoothTerm",
     "State",
+    "value_of",
 ]
 
 
@@ -338,3 +339,9 @@ class Energy:
             for slot, value in part.items():
                 total[slot] = total[slot] + value
         return total
+
+
+@jax.jit
+def value_of(energy: Energy, state: State) -> Array:
+    """Return E, by one program for all energies of a shape."""
+    return energy.value(state)

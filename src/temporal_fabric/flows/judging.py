@@ -32,8 +32,10 @@ from temporal_fabric.flows.certificates.refinement import refinement
 from temporal_fabric.flows.certificates.stationarity import kkt, strong_gap
 from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.chunk import run_chunk
+from temporal_fabric.flows.energy import value_of
 from temporal_fabric.flows.leapfrog_trials import flights
 from temporal_fabric.flows.precision import CERT_DTYPE, cast
+from temporal_fabric.flows.schemes.contract import begin
 from temporal_fabric.flows.schemes.hamiltonian import HamiltonianDamped
 from temporal_fabric.flows.schemes.primal_dual import Duals
 from temporal_fabric.flows.schemes.proximal import Proximal
@@ -129,7 +131,7 @@ def at_exit(
 def energy_of(compiled: Compiled, z: State) -> float:
     """Return E at a state, in float64."""
     energy, wide = cast((compiled.energy, z), CERT_DTYPE)
-    return float(energy.value(wide))
+    return float(value_of(energy, wide))
 
 
 def _plan(compiled: Compiled) -> Plan:
@@ -157,7 +159,7 @@ def _metric_prox(term: NonsmoothTerm | None, p: jax.Array, u: jax.Array) -> jax.
 
 def _armijo(compiled: Compiled) -> Iterator[Finding]:
     if compiled.problem.manifolds:
-        carry = compiled.scheme.init(compiled.problem, compiled.start)
+        carry = begin(compiled.scheme, compiled.problem, compiled.start)
         trial = run_chunk(
             compiled.scheme, compiled.problem, carry, iterations=_TRIAL, sample_every=_TRIAL
         )

@@ -29,6 +29,8 @@ __all__ = [
     "Scaled",
     "Shape",
     "Sum",
+    "backward",
+    "forward",
     "static",
 ]
 
@@ -78,6 +80,21 @@ class Operator(Protocol):
     def facts(self) -> Facts:
         """Return what is exactly known about A."""
         ...
+
+
+@jax.jit
+def forward(operator: Operator, x: Array) -> Array:
+    """Return A x, by one program for all operators of a kind and shape.
+
+    Called step by step an operator is a program for every operation, and seconds of compiling.
+    """
+    return operator.matvec(x)
+
+
+@jax.jit
+def backward(operator: Operator, y: Array) -> Array:
+    """Return A'y, as `forward`."""
+    return operator.adjoint(y)
 
 
 @jax.tree_util.register_dataclass

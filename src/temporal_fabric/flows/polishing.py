@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from temporal_fabric.flows.precision import CERT_DTYPE, cast
+from temporal_fabric.flows.schemes.contract import begin
 from temporal_fabric.flows.schemes.hamiltonian import HamiltonianDamped
 
 if TYPE_CHECKING:
@@ -37,5 +38,5 @@ def widened(compiled: Compiled) -> Compiled:
 
 def begun(wide: Compiled, carry: Carry) -> Carry:
     """Return the first carry of phase 3, where a run in the flow's own dtype stands."""
-    fresh = wide.scheme.init(wide.problem, cast(carry.z, CERT_DTYPE))
+    fresh = begin(wide.scheme, wide.problem, cast(carry.z, CERT_DTYPE))
     return replace(fresh, iteration=carry.iteration, active=carry.active)

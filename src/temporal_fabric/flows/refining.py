@@ -20,6 +20,7 @@ from temporal_fabric.flows.compiling import compile_flow
 from temporal_fabric.flows.data import DataFault, block_means
 from temporal_fabric.flows.judging import energy_of
 from temporal_fabric.flows.reading import read_spec
+from temporal_fabric.flows.schemes.contract import begin
 
 if TYPE_CHECKING:
     from temporal_fabric.flows.spec import FlowSpec
@@ -46,7 +47,7 @@ def coarser_energies(spec: FlowSpec, folder: Path | None) -> tuple[float, float]
 def _minimum(spec: FlowSpec) -> float:
     """Return the least energy that the flow's own scheme reaches within its iterations."""
     compiled = compile_flow(spec)
-    carry = compiled.scheme.init(compiled.problem, compiled.start)
+    carry = begin(compiled.scheme, compiled.problem, compiled.start)
     wanted = _CONVERGED * spec.certification.refinement_tolerance
     for _ in range(0, spec.budget.iterations, _CHUNK):
         chunk = run_chunk(compiled.scheme, compiled.problem, carry, iterations=_CHUNK)

@@ -21,6 +21,7 @@ from temporal_fabric.flows.chosen import check_profile
 from temporal_fabric.flows.commands import Command, Finish, Outcome, Record, Restore, Save
 from temporal_fabric.flows.controller import advance
 from temporal_fabric.flows.controller_state import ControllerState
+from temporal_fabric.flows.energy import value_of
 from temporal_fabric.flows.reading import read_spec
 from temporal_fabric.flows.reports import Begin, Broke, Stop
 from temporal_fabric.flows.results import keep_result
@@ -335,7 +336,7 @@ class Run:
             iteration=0 if refused else int(self.session.carry.iteration),
             energy=None
             if refused
-            else float(self.session.compiled.energy.value(self.session.carry.z)),
+            else float(value_of(self.session.compiled.energy, self.session.carry.z)),
             state=state,
             sha256=digest_of(state),
             decisions=dict(self.session.decisions),

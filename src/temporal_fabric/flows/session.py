@@ -28,6 +28,7 @@ from temporal_fabric.flows.polishing import begun, widened
 from temporal_fabric.flows.refining import check_mesh, coarser_energies
 from temporal_fabric.flows.remedies import Settings
 from temporal_fabric.flows.reports import Advanced, Certified, Gate, Linted, Polished, Tried
+from temporal_fabric.flows.schemes.contract import begin
 from temporal_fabric.flows.telemetry import rows_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Session:
     def carry(self) -> Carry:
         """Where it stands."""
         if self._carry is None:
-            self._carry = self.compiled.scheme.init(self.compiled.problem, self.compiled.start)
+            self._carry = begin(self.compiled.scheme, self.compiled.problem, self.compiled.start)
         return self._carry
 
     def answer(self, question: Question) -> Report:
@@ -144,7 +145,7 @@ class Session:
         self.polished = bool(checkpoint.meta.get("polished"))
         if self.polished:
             self._compiled = widened(self.compiled)
-        blank = self.compiled.scheme.init(self.compiled.problem, self.compiled.start)
+        blank = begin(self.compiled.scheme, self.compiled.problem, self.compiled.start)
         leaves, tree = jax.tree_util.tree_flatten_with_path(blank)
         names = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
         found = {name: one for name, one in checkpoint.arrays.items() if name != RNG_KEY}
@@ -372,7 +373,7 @@ class Session:
         self._coarser = None
         self._scale_step(0.5**settings.halvings)
         if carry is not None:
-            fresh = self.compiled.scheme.init(self.compiled.problem, carry.z)
+            fresh = begin(self.compiled.scheme, self.compiled.problem, carry.z)
             self._carry = replace(fresh, iteration=carry.iteration, active=carry.active)
 
     def _scale_step(self, factor: float) -> None:

@@ -8,20 +8,22 @@ Optim. 18, 2007, Prop. 11). A random probe of the energy does not see one lost c
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from temporal_fabric.flows.certificates.krylov import gaussian, power_norm
 from temporal_fabric.flows.certificates.profiles import Scheme
 from temporal_fabric.flows.certificates.record import Finding, Kind
-from temporal_fabric.flows.operators import Identity
+from temporal_fabric.flows.operators import Identity, backward, forward
 from temporal_fabric.flows.precision import CERT_DTYPE
 from temporal_fabric.flows.precision import cast as in_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jax import Array
 
     from temporal_fabric.flows.operators import Operator
@@ -65,7 +67,7 @@ def transform(lens: Operator, scheme: Scheme, *, seed: int, delta: float = 1e-6)
             remedy="Use `primal_dual`, or the synthesis form with the coefficients as state",
         )
     defects = _defects(declared, seed, delta / 3)
-    part, value = max(defects.items(), key=lambda item: item[1])
+    part, value = max(defects.items(), key=lambda one: math.inf if math.isnan(one[1]) else one[1])
     return Finding(
         name="transform",
         value=value,
@@ -85,35 +87,48 @@ def _defects(lens: Transform, seed: int, delta: float) -> dict[str, float]:
     is_real = not jnp.issubdtype(jax.eval_shape(lens.matvec, takes).dtype, jnp.complexfloating)
     found: dict[str, float] = {}
 
-    def bounded(defect: object, shape: tuple[int, ...]) -> float:
-        apply = Partial(defect, lens, jnp.asarray(c, CERT_DTYPE))
-        return power_norm(apply, shape, steps=STEPS, seed=seed, delta=delta)[1] / c
+    def bounded(defect: Callable[[Array], Array], shape: tuple[int, ...]) -> float:
+        return power_norm(defect, shape, steps=STEPS, seed=seed, delta=delta)[1]
+
+    def analysis(x: Array) -> Array:
+        image: Array = _from(backward(lens, forward(lens, x)), c, x)
+        return image
+
+    def synthesis(u: Array) -> Array:
+        image: Array = _from(forward(lens, backward(lens, u)), c, u)
+        return image
 
     if lens.frame == "orthonormal":
-        found["W'W - c I"] = bounded(_analysis_defect, lens.in_shape)
+        found["W'W - c I"] = bounded(analysis, lens.in_shape) / c
     if lens.frame in ("orthonormal", "co_isometry") and is_real:
-        found["W W' - c I"] = bounded(_synthesis_defect, lens.out_shape)
+        found["W W' - c I"] = bounded(synthesis, lens.out_shape) / c
     if lens.frame in ("biorthogonal", "redundant"):
         # Not symmetric: D'D is, and the root of its norm is that of D.
-        apply = Partial(_inverse_defect, lens)
-        squared = power_norm(apply, lens.in_shape, steps=STEPS, seed=seed, delta=delta)[1]
-        found["W^-1 W - I"] = math.sqrt(squared)
+        found["W^-1 W - I"] = math.sqrt(bounded(partial(_inverse_defect, lens), lens.in_shape))
     elif lens.frame == "orthonormal":
         # The step uses W' alone; the inverse is looked at once.
         x = gaussian(seed + 1, lens.in_shape)
-        apart = jnp.linalg.norm((lens.inverse(lens.matvec(x)) - x).reshape(-1))
-        found["W^-1 W x - x"] = float(apart / jnp.linalg.norm(x.reshape(-1)))
+        found["W^-1 W x - x"] = float(_apart(_inverse(lens, forward(lens, x)), x))
     return found
 
 
-def _analysis_defect(lens: Transform, c: Array, x: Array) -> Array:
-    return lens.adjoint(lens.matvec(x)) - c * x
+@jax.jit
+def _from(image: Array, c: float, x: Array) -> Array:
+    return image - c * x
 
 
-def _synthesis_defect(lens: Transform, c: Array, u: Array) -> Array:
-    return lens.matvec(lens.adjoint(u)) - c * u
+@jax.jit
+def _apart(y: Array, x: Array) -> Array:
+    apart: Array = jnp.linalg.norm((y - x).reshape(-1)) / jnp.linalg.norm(x.reshape(-1))
+    return apart
 
 
+@jax.jit
+def _inverse(lens: Transform, u: Array) -> Array:
+    return lens.inverse(u)
+
+
+@jax.jit
 def _inverse_defect(lens: Transform, x: Array) -> Array:
     def defect(v: Array) -> Array:
         return lens.inverse(lens.matvec(v)) - v

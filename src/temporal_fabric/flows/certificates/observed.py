@@ -19,6 +19,8 @@ from temporal_fabric.flows.precision import unit_roundoff
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jax import Array
+
 __all__ = ["HOLDOUT", "Drift", "finite", "holdout", "invariants", "physics"]
 
 HOLDOUT = (0.8, 1.25)
@@ -27,8 +29,7 @@ HOLDOUT = (0.8, 1.25)
 
 def finite(tree: Any, name: str = "state") -> Finding:
     """Return how many numbers of a pytree are infinite or not a number."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    bad = sum(int(jnp.sum(~jnp.isfinite(leaf))) for leaf in leaves)
+    bad = int(_bad(jax.tree.leaves(tree)))
     return Finding(
         name="finite",
         value=float(bad),
@@ -38,6 +39,12 @@ def finite(tree: Any, name: str = "state") -> Finding:
         meaning="Nothing computed from them means anything",
         remedy="Look at the data for gaps, and at the step for divergence",
     )
+
+
+@jax.jit
+def _bad(leaves: list[Any]) -> Array:
+    counts = (jnp.sum(~jnp.isfinite(leaf)) for leaf in leaves)
+    return sum(counts, jnp.zeros((), int))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ step is halved, and the row says so.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
@@ -30,6 +31,7 @@ __all__ = [
     "Check",
     "Problem",
     "Scheme",
+    "begin",
     "changed",
     "decided",
     "judged",
@@ -132,6 +134,20 @@ class Scheme(Protocol):
     def step(self, problem: Problem, carry: Carry) -> tuple[Carry, Check]:
         """Return the carry after one step, and what the step found out."""
         ...
+
+
+def begin(scheme: Scheme, problem: Problem, z: State) -> Carry:
+    """Return the first carry at a state, by one program.
+
+    ``scheme.init`` itself would be a program for every operation, and seconds of compiling.
+    """
+    carry: Carry = _begun(scheme, problem, z)
+    return carry
+
+
+@partial(jax.jit, static_argnums=0)
+def _begun(scheme: Scheme, problem: Problem, z: State) -> Carry:
+    return scheme.init(problem, z)
 
 
 def started(problem: Problem, z: State, extra: Any) -> Carry:
