@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Recording:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._turn = threading.Lock()
 
     def details(self, started_at: float | None) -> dict[str, Any]:
         """Return progress, stage, remaining time and last metrics for the heartbeat."""
@@ -57,15 +59,20 @@ class Recording:
         while True:
             # Most payloads write seldom, and a thread for each look costs more than the look.
             if not self._recorder.idle:
-                await asyncio.to_thread(_tried, self._recorder.poll)
+                await asyncio.to_thread(self._alone, self._recorder.poll)
             await asyncio.sleep(_POLL_S)
 
     async def finish(self) -> None:
         """Seal the rest; a full disk is tried for some seconds, the seal tries again."""
         for _ in range(_TRIES):
-            if await asyncio.to_thread(_tried, self._recorder.finish):
+            if await asyncio.to_thread(self._alone, self._recorder.finish):
                 return
             await asyncio.sleep(_PAUSE_S)
+
+    def _alone(self, work: Callable[[], bool | None]) -> bool:
+        # A cancelled poll goes on in its thread: what follows must wait, or both read the same.
+        with self._turn:
+            return _tried(work)
 
 
 @asynccontextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 
+from temporal_fabric.activities.recording import Recording
 from temporal_fabric.outcomes import ExperimentResult
 from temporal_fabric.recorder import segments
 from temporal_fabric.recorder.lines import MAX_LINE, LineRefused, read_line
@@ -250,3 +253,30 @@ def test_death_at_any_point_of_a_seal_loses_and_repeats_nothing(tmp_path: Path) 
         assert _steps(folder) == list(range(written)), deadly
         assert acknowledged <= written
     assert deadly > 20
+
+
+async def test_a_payload_that_ends_during_a_look_is_read_once(tmp_path: Path) -> None:
+    """The rest is read only when the look that was under way has ended: no row twice."""
+    looks, go_on, beside = threading.Event(), threading.Event(), threading.Lock()
+    alone: list[bool] = []
+
+    def slowly(data: bytes) -> bytes:
+        alone.append(beside.acquire(blocking=False))
+        looks.set()
+        assert go_on.wait(30)
+        if alone[-1]:
+            beside.release()
+        return data
+
+    _write(tmp_path, *({"step": step, "loss": 1.0} for step in range(3)))
+    recording = Recording(Recorder(tmp_path, 1, slowly))
+    looking = asyncio.create_task(recording.run())
+    assert await asyncio.to_thread(looks.wait, 30)
+    looking.cancel()
+    finishing = asyncio.create_task(recording.finish())
+    await asyncio.sleep(0.5)  # for a second reader, were there one, to come as far
+    go_on.set()
+    await finishing
+
+    assert all(alone)
+    assert _steps(tmp_path) == [0, 1, 2]
