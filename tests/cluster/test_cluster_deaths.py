@@ -51,6 +51,10 @@ async def test_every_part_of_the_cluster_may_die(cluster: Cluster, ledger: Evide
             cluster.start_part(part)
             while len(ledger.lines(event="start")) == started < MANY:
                 await asyncio.sleep(0.1)  # something new has to start after each death
+                await asyncio.to_thread(cluster.keep_up)
+        while not results.done():
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(cluster.keep_up)
 
         ended = await results
         damaged = [result.capsule for result in ended if Capsule.open(result.capsule).verify()]

@@ -140,6 +140,15 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def keep_up(self) -> None:
+        """Start again what has ended by itself, as the manager of a team's services does.
+
+        A service that finds no database while it starts ends.
+        """
+        for name, process in list(self._processes.items()):
+            if process.poll() is not None:
+                self.start_part(name)
+
     def stop(self) -> None:
         """End everything, in order where that takes no longer than some seconds."""
         for name in (*SERVICES, DATABASE):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import socket
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.slurm_jobs import SlurmJobsAdapter
@@ -44,7 +44,6 @@ class SlurmBench(Bench):
         super().__init__(folder, variant)
         self.site = site
         self._settings = Settings(home=folder, store=folder.as_uri())
-        self._faults = count()
         self._silent: list[socket.socket] = []
         # Payloads run as another user, who has to reach the ledger.
         folder.chmod(0o711)
@@ -70,13 +69,13 @@ class SlurmBench(Bench):
             silent = socket.create_server(("127.0.0.1", 0))
             self._silent.append(silent)
             return self.make(port=silent.getsockname()[1], connect_s=2)
-        number = next(self._faults)
+        name = f"fault-{secrets.token_hex(4)}"  # several benches may share a site
         program = self.site.folder / "slurm_fault.py"
         shutil.copy(slurm_fault.__file__, program)
         program.chmod(0o755)
-        counter = self.site.home / f"fault{number}"
+        counter = self.site.home / name
         command = f"{PYTHON} {program} {_VERBS[call]} {fault} {counter}"
-        key = await asyncio.to_thread(self.site.allow, f"fault{number}", command)
+        key = await asyncio.to_thread(self.site.allow, name, command)
         return self.make(key=str(key))
 
     async def lose_jobs(self) -> None:
