@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parent.parent
-SECOND_TRIES = 3
+SECOND_TRIES = 5
 """More failures than this in the whole suite are no accident, and no second try is given."""
 
 LANES: dict[str, list[str]] = {

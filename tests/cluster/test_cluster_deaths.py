@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from temporal_fabric.testing.evidence import EvidenceLedger
 
 # Alone it takes 20 s. A loaded machine needs more for the set-up alone, which counts for nothing.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400, func_only=True)]
 
 MANY = 16
 AT_ONCE = 4
