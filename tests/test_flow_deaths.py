@@ -151,7 +151,7 @@ async def test_flows_beside_each_other(
     its = await asyncio.to_thread(in_process.run, other)
     wanted = [expected, its] * 3
     handles = [await fabric.submit(flow(spec)) for spec in [SPEC, other] * 3]
-    cancelled = await fabric.submit(flow(endless(20_000), limits={"grace_s": 0.1}))
+    cancelled = await fabric.submit(flow(endless(1_000_000), limits={"grace_s": 0.1}))
     await reaches(cancelled, 100)
 
     await cancelled.cancel()
@@ -184,7 +184,7 @@ async def test_the_process_of_jax_ends_with_its_worker(
     environment: FabricEnvironment, fabric: Fabric
 ) -> None:
     """A killed worker leaves no process behind."""
-    handle = await fabric.submit(flow(endless(20_000), limits={"grace_s": 0.1}))
+    handle = await fabric.submit(flow(endless(1_000_000), limits={"grace_s": 0.1}))
     await reaches(handle, 100)
     assert environment.worker is not None
     pid = _jax_of(environment.worker.pid)
