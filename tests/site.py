@@ -141,8 +141,8 @@ async def site() -> AsyncGenerator[Site]:
     """Yield a site without a host; everything that was started on it is gone afterwards."""
     async with FabricEnvironment.fresh(worker=False) as env:
         ledger = EvidenceLedger(env.home)
-        found = Site(env, ledger, Fabric(await connect(env.settings, address=env.address)))
-        found.fabric = Fabric(found.fabric.client, env.settings)
+        client = await connect(env.settings, address=env.address)
+        found = Site(env, ledger, Fabric(client, env.settings))
         try:
             yield found
         finally:

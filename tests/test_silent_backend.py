@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,9 +32,10 @@ from temporal_fabric.testing.evidence import EvidenceLedger
 from temporal_fabric.testing.faults import FailPoints
 from tests.bodies import REPORTER, python
 from tests.cable import Cable
+from tests.site import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.outcomes import ExperimentResult
@@ -118,18 +118,8 @@ async def _hosts() -> AsyncGenerator[_Hosts]:
             ledger.close()
 
 
-async def _until(
-    handle: ExperimentHandle, wanted: Callable[[ExperimentStatus], bool]
-) -> ExperimentStatus:
-    deadline = time.monotonic() + 60
-    while not wanted(status := await handle.status()):
-        assert time.monotonic() < deadline, status
-        await asyncio.sleep(0.2)
-    return status
-
-
 async def _held(handle: ExperimentHandle) -> ExperimentStatus:
-    return await _until(handle, lambda status: status.state == "HELD")
+    return await until(handle, lambda status: status.state == "HELD")
 
 
 def _offered(status: ExperimentStatus) -> list[str]:
@@ -158,9 +148,9 @@ async def test_what_never_began_is_placed_elsewhere() -> None:
         await asyncio.to_thread(hosts.two.kill_worker)
         await hosts.start_two()
 
-        waiting = await _until(handle, lambda status: status.reason == "DRAINED")
+        waiting = await until(handle, lambda status: status.reason == "DRAINED")
         await hosts.fabric.undrain("local@two")
-        await _until(handle, lambda status: status.state == "RUNNING")
+        await until(handle, lambda status: status.state == "RUNNING")
         hosts.points.let_go(FailPoint.ATTEMPT_TAKEN)
         await hosts.cable.mend()
         await asyncio.sleep(3)  # the first host has the chance to do what it must not
@@ -195,7 +185,7 @@ async def story() -> AsyncIterator[_Story]:
         bodies["outputs"]["payload"]["process"]["outputs"] = [{"source_path": "out.txt"}]
         handles = {name: await hosts.fabric.submit(body) for name, body in bodies.items()}
         for handle in handles.values():
-            await _until(handle, lambda status: status.state == "RUNNING")
+            await until(handle, lambda status: status.state == "RUNNING")
         await hosts.cable.cut()
         await hosts.start_two()
         held = {name: await _held(handle) for name, handle in handles.items()}
@@ -222,7 +212,7 @@ async def _answer(told: _Story, name: str, handle: ExperimentHandle) -> None:
         said["pause"] = (await handle.pause()).state
     elif name == "cancelled":
         await handle.cancel()
-        again = await _until(handle, lambda status: status.question.get("number") == 2)
+        again = await until(handle, lambda status: status.question.get("number") == 2)
         said[name] = " ".join(_offered(again))
         await handle.resolve("not-done", by="ada")
     elif name == "terminated":
@@ -241,7 +231,7 @@ async def _answer(told: _Story, name: str, handle: ExperimentHandle) -> None:
 
 async def _end(told: _Story, name: str, handle: ExperimentHandle) -> None:
     if name == "outputs":
-        await _until(handle, lambda status: status.state == "PAUSED")
+        await until(handle, lambda status: status.state == "PAUSED")
         told.hosts.open_gate(name, 1)
         await handle.resume()
     try:
