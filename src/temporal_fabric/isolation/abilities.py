@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 YES = "yes"
 
 _NO_GROUPS = (
-    "this host's control groups do not limit {what} for the worker: that takes root, and where "
-    "the host has version 2 alone, a worker in the root group"
+    "this host's control groups do not limit {what} for the worker: that takes root, or with "
+    "version 2 a group that was given to the worker, as by 'systemd-run --scope -p Delegate=yes'"
 )
 _OLD = (
     "the launcher on this host is of an earlier version: it is replaced as soon as its payloads "

@@ -60,7 +60,13 @@ def make_room(
 
 
 def enable(group: Path, controllers: Iterable[str]) -> bool:
-    """Let controllers work for the children of a group; return whether all of them do."""
+    """Let controllers work for the children of a group; return whether all of them do.
+
+    Of a group with processes memory would be refused, but processor time and pids would be
+    given: that makes it threaded, and then no process can enter its children at all.
+    """
+    if not _is_root(group) and _words(group / "cgroup.procs"):
+        return False
     text = " ".join(f"+{name}" for name in controllers)
     try:
         (group / "cgroup.subtree_control").write_text(text, encoding="ascii")
@@ -81,6 +87,11 @@ def _move_into_leaf(unit: Path) -> None:
                     (leaf / "cgroup.procs").write_text(pid, encoding="ascii")
             if not pids:
                 return
+
+
+def _is_root(group: Path) -> bool:
+    # The rule is not for the host's own root, which alone has no type.
+    return not (group / "cgroup.type").exists()
 
 
 def _marked(group: Path) -> bool:
