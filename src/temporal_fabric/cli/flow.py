@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,6 +26,29 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.running import RunResult, Watch
     from temporal_fabric.flows.spec import FlowSpec
 
+
+class _Count(click.ParamType[Any]):
+    """A number of devices, or all of them."""
+
+    name = "count"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["all"]:
+        """Return the number, or ``all``."""
+        if value == "all":
+            return "all"
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor `all`", param, ctx)
+        return int(value)
+
+
+_DEVICES = click.option(
+    "--devices",
+    type=_Count(),
+    metavar="N|all",
+    help="Cut the arrays over so many devices, whatever the specification says.",
+)
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 
@@ -90,9 +113,16 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the capsule.")
 @click.option("--redact-artifacts", is_flag=True, help="Keep statistics of the result only.")
 @click.option("--deterministic", is_flag=True, help="Only operations of a fixed order.")
+@_DEVICES
 @common
 def run(
-    shared: Context, file: Path, out: Path | None, *, redact_artifacts: bool, deterministic: bool
+    shared: Context,
+    file: Path,
+    out: Path | None,
+    devices: int | Literal["all"] | None,
+    *,
+    redact_artifacts: bool,
+    deterministic: bool,
 ) -> None:
     """Certify a flow, run it under its certificates, and leave a capsule.
 
@@ -101,7 +131,9 @@ def run(
     """
     from temporal_fabric.flows.running import run_certified  # noqa: PLC0415
 
-    spec, compiled = _compiled(file, deterministic=deterministic)
+    changes: dict[str, Any] = {"deterministic": True} if deterministic else {}
+    changes |= {} if devices is None else {"devices": devices}
+    spec, compiled = _compiled(file, changes)
     with _watching(shared, spec.name) as watch:
         result = run_certified(
             spec,
@@ -124,8 +156,11 @@ Examples:
 )
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to go on in.")
+@_DEVICES
 @common
-def resume(shared: Context, folder: Path, out: Path | None) -> None:
+def resume(
+    shared: Context, folder: Path, out: Path | None, devices: int | Literal["all"] | None
+) -> None:
     """Go on with a run that was interrupted, from its last good checkpoint, bit for bit.
 
     FOLDER is that of a run, or the capsule of an experiment that was cancelled or out of time;
@@ -134,16 +169,16 @@ def resume(shared: Context, folder: Path, out: Path | None) -> None:
     from temporal_fabric.flows.running import resume_certified  # noqa: PLC0415
 
     with _watching(shared, folder.name) as watch:
-        result = resume_certified(folder, out=out, watch=watch)
+        result = resume_certified(folder, out=out, devices=devices, watch=watch)
     _ended(shared, result)
 
 
-def _compiled(file: Path, *, deterministic: bool = False) -> tuple[FlowSpec, Compiled]:
-    from temporal_fabric.flows.reading import read_spec_file  # noqa: PLC0415
+def _compiled(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[FlowSpec, Compiled]:
+    from temporal_fabric.flows.reading import read_spec, read_spec_file  # noqa: PLC0415
 
     spec = read_spec_file(file)
-    if deterministic:
-        spec = spec.model_copy(update={"deterministic": True})
+    if changes:
+        spec = read_spec(spec.model_copy(update=changes))
     # The specification is read before JAX is loaded: its problems are shown at once.
     from temporal_fabric.flows.chosen import check_profile  # noqa: PLC0415
     from temporal_fabric.flows.compiling import compile_flow  # noqa: PLC0415

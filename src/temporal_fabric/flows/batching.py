@@ -110,7 +110,7 @@ class _Member:
 
     def job(self) -> tuple[Job, int, int] | None:
         """Return what a chunk runs on, its length and its sampling; None for another question."""
-        if not isinstance(self.asked, Advance):
+        if not isinstance(self.asked, Advance) or self.run.session.compiled.sharding is not None:
             return None
         job, every = self.run.session.prepared(self.asked)
         return job, self.asked.iterations, every

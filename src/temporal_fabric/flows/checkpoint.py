@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["RNG_KEY", "SCHEMA_VERSION", "Checkpoint", "Saver", "Written", "read", "write"]
+__all__ = [
+    "RNG_KEY",
+    "SCHEMA_VERSION",
+    "Checkpoint",
+    "Saver",
+    "Written",
+    "devices_of",
+    "read",
+    "write",
+]
 
 SCHEMA_VERSION = 1
 
@@ -147,6 +156,11 @@ def read(path: Path, *, sha256: str = "", dtype: str = "") -> Checkpoint:
     except (ValueError, KeyError, TypeError) as exc:
         raise CapsuleError(f"a damaged checkpoint [file={path}]: {exc}") from exc
     return Checkpoint(found, header["meta"], arrays)
+
+
+def devices_of(checkpoint: Checkpoint) -> int:
+    """Return on how many devices the run was when a checkpoint was made."""
+    return int(checkpoint.meta.get("devices", 1))
 
 
 def _arrays(data: bytes, base: int, header: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from temporal_fabric.flows.compiling import Compiled
+    from temporal_fabric.flows.sharding import Sharding
 
 __all__ = ["Chunk", "Job", "advance", "run_chunk", "run_chunks"]
 
@@ -45,6 +46,14 @@ class Chunk:
     """Largest beta_k / beta over every step that was kept."""
 
 
+class _Plan(NamedTuple):
+    """What of a chunk is static in its program."""
+
+    samples: int
+    sample_every: int
+    sharding: Sharding | None = None
+
+
 @dataclass(frozen=True)
 class Job:
     """What a chunk is run on."""
@@ -53,6 +62,7 @@ class Job:
     problem: Problem
     carry: Carry
     observables: Observables
+    sharding: Sharding | None = None
 
     @property
     def shape(self) -> Any:
@@ -69,6 +79,7 @@ class Job:
             iterations=iterations,
             sample_every=sample_every,
             observables=self.observables,
+            sharding=self.sharding,
         )
 
 
@@ -95,9 +106,9 @@ def run_chunks(jobs: Sequence[Job], *, iterations: int, sample_every: int = 1) -
         for column, same in zip(columns, shared, strict=True)
     )
     begun = jax.tree.map(lambda *parts: jnp.stack(parts), *(one.carry for one in filled))
-    counts = iterations // sample_every, sample_every
+    plan = _Plan(iterations // sample_every, sample_every)
     with jax.numpy_dtype_promotion("strict"):
-        carries, rows = _batched(jobs[0].scheme, counts, (tree, shared), leaves, begun)
+        carries, rows = _batched(jobs[0].scheme, plan, (tree, shared), leaves, begun)
     each = [jax.tree.map(operator.itemgetter(n), (carries, rows)) for n in range(len(jobs))]
     return [_chunk(carry, row) for carry, row in each]
 
@@ -105,7 +116,7 @@ def run_chunks(jobs: Sequence[Job], *, iterations: int, sample_every: int = 1) -
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _batched(
     scheme: Scheme,
-    counts: tuple[int, int],
+    plan: _Plan,
     form: tuple[Any, tuple[bool, ...]],
     leaves: tuple[Array, ...],
     carries: Carry,
@@ -114,7 +125,7 @@ def _batched(
 
     def one(own: tuple[Array, ...], carry: Carry) -> Any:
         problem, observables = jax.tree.unflatten(tree, own)
-        return _scanned(scheme, counts, problem, observables, carry)
+        return _scanned(scheme, plan, problem, observables, carry)
 
     axes = tuple(None if same else 0 for same in shared)
     return jax.vmap(one, in_axes=(axes, 0))(leaves, carries)
@@ -128,6 +139,7 @@ def run_chunk(
     iterations: int,
     sample_every: int = 1,
     observables: Observables | None = None,
+    sharding: Sharding | None = None,
 ) -> Chunk:
     """Run a number of iterations on the device.
 
@@ -139,6 +151,7 @@ def run_chunk(
         sample_every: Iterations for each row of telemetry. Checks are made on every iteration
             all the same; a row has the worst of its own.
         observables: What is measured at each sample.
+        sharding: Where problem and carry lie; None: on one device.
 
     Raises:
         ValueError: ``iterations`` is not a positive multiple of ``sample_every``.
@@ -149,8 +162,8 @@ def run_chunk(
             f" [iterations={iterations}, sample_every={sample_every}]; change one of the two"
         )
     with jax.numpy_dtype_promotion("strict"):
-        counts = iterations // sample_every, sample_every
-        carry, rows = _scanned(scheme, counts, problem, observables or Observables(), carry)
+        plan = _Plan(iterations // sample_every, sample_every, sharding)
+        carry, rows = _scanned(scheme, plan, problem, observables or Observables(), carry)
     return _chunk(carry, rows)
 
 
@@ -171,7 +184,7 @@ def advance(
         sample_every: Iterations for each row of telemetry.
     """
     if carry is None:
-        carry = begin(compiled.scheme, compiled.problem, compiled.start)
+        carry = compiled.placed(begin(compiled.scheme, compiled.problem, compiled.start))
     return run_chunk(
         compiled.scheme,
         compiled.problem,
@@ -179,18 +192,22 @@ def advance(
         iterations=iterations,
         sample_every=sample_every,
         observables=compiled.observables,
+        sharding=compiled.sharding,
     )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _scanned(
     scheme: Scheme,
-    counts: tuple[int, int],
+    plan: _Plan,
     problem: Problem,
     observables: Observables,
     carry: Carry,
 ) -> tuple[Carry, dict[str, Array]]:
-    samples, sample_every = counts
+    samples, sample_every, sharding = plan
+
+    def held(carry: Carry) -> Carry:
+        return carry if sharding is None else sharding.held(carry)
 
     def one_step(pair: tuple[Carry, Check], _: None) -> tuple[tuple[Carry, Check], None]:
         carry, worst = pair
@@ -201,9 +218,10 @@ def _scanned(
         zero, none = jnp.zeros((), problem.alpha.dtype), jnp.zeros((), jnp.int32)
         start = Check(jnp.full_like(zero, -jnp.inf), zero, none, none)
         (carry, worst), _ = jax.lax.scan(one_step, (carry, start), None, sample_every)
+        carry = held(carry)
         return carry, _row(problem, observables, carry, worst)
 
-    return jax.lax.scan(one_sample, scheme.refresh(problem, carry), None, samples)
+    return jax.lax.scan(one_sample, held(scheme.refresh(problem, carry)), None, samples)
 
 
 def _worse(one: Check, other: Check) -> Check:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from temporal_fabric.flows.schemes.preconditioned import Preconditioned
 from temporal_fabric.flows.schemes.primal_dual import PrimalDual
 from temporal_fabric.flows.schemes.proximal import Proximal
 from temporal_fabric.flows.schemes.riemannian import Riemannian
+from temporal_fabric.flows.sharding import Sharding, sharding_of
 from temporal_fabric.flows.transforms import Transform
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.states import State
 
 __all__ = ["Compiled", "compile_flow"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,13 @@ class Compiled:
 
     references: State = field(default_factory=dict[str, Any])
     """The truth of the slots where it is known."""
+
+    sharding: Sharding | None = None
+    """Where the arrays lie; None: on one device."""
+
+    def placed(self, tree: T) -> T:
+        """Return a pytree with its arrays where those of the flow lie."""
+        return tree if self.sharding is None else self.sharding.placed(tree)
 
     @property
     def energy(self) -> Energy:
@@ -108,7 +118,7 @@ def compile_flow(spec: FlowSpec, folder: Path | None = None) -> Compiled:
     Raises:
         RequestRejected: with every term whose data does not fit, or a bound that is not known.
     """
-    spec = resolved(spec)
+    spec, sharding = resolved(spec), sharding_of(spec)
     builder = Builder(spec, folder or Path())
     try:
         _is_deterministic(spec)
@@ -125,7 +135,9 @@ def compile_flow(spec: FlowSpec, folder: Path | None = None) -> Compiled:
         references = _references(builder)
     except DataFault as fault:
         raise RequestRejected([fault.problem]) from None
-    return Compiled(spec, problem, scheme, start, observables, bound, references)
+    made = Compiled(spec, problem, scheme, start, observables, bound, references, sharding)
+    problem, start, observables = made.placed((problem, start, observables))
+    return replace(made, problem=problem, start=start, observables=observables)
 
 
 def _is_deterministic(spec: FlowSpec) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.flows.cutting import uncut
 from temporal_fabric.flows.policy_linting import policies
 from temporal_fabric.flows.term_kinds import SMOOTH, WAVELETS
 from temporal_fabric.shapes import is_rows, is_table
@@ -26,6 +27,7 @@ def contradictions(tree: dict[str, Any]) -> Iterator[Finding]:
     slots, data, operators = (_table(tree, key) for key in ("state", "data", "operators"))
     terms = [(number, term) for number, term in enumerate(_rows(tree, "terms")) if is_table(term)]
     yield from _slots(slots, data)
+    yield from _devices(tree.get("devices"), slots)
     yield from _data(data, operators)
     yield from _operators(data, operators)
     for group in ("physics", "holdout"):
@@ -81,6 +83,19 @@ def _slots(slots: dict[str, Any], data: dict[str, Any]) -> Iterator[Finding]:
                     (*path, "invariants", key),
                     "an own invariant has an entry_point, and no other has; change one of the two",
                 )
+
+
+def _devices(count: Any, slots: dict[str, Any]) -> Iterator[Finding]:
+    if not isinstance(count, int) or count < 2:  # noqa: PLR2004 - one needs no cut
+        return
+    shapes = {name: _rows(slot, "shape") for name, slot in slots.items() if is_table(slot)}
+    sound = {
+        name: shape
+        for name, shape in shapes.items()
+        if all(isinstance(n, int) and n > 0 for n in shape)
+    }
+    for name, what in uncut(sound, count):
+        yield ("state", name, "shape"), what
 
 
 def _data(data: dict[str, Any], operators: dict[str, Any]) -> Iterator[Finding]:

@@ -110,7 +110,7 @@ def _slots(tree: dict[str, Any], by: int) -> list[Problem]:
         slot["shape"] = [n // by for n in slot["shape"]]
         if "manifold" in slot:
             problems.append(_refused(f"/state/{name}", "a manifold is not the same"))
-    for key in ("physics", "holdout", "multiscale", "lens", "gap_dial"):
+    for key in ("physics", "holdout", "multiscale", "lens", "gap_dial", "devices"):
         tree.pop(key, None)
     tree.get("flow", {}).pop("polish", None)
     return problems

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from temporal_fabric.flows.adjusting import lens_name
+from temporal_fabric.flows.checkpoint import devices_of
 from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.precision import CERT_DTYPE
+from temporal_fabric.flows.sharding import device_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from temporal_fabric.flows.checkpoint import Checkpoint
     from temporal_fabric.flows.spec import FlowSpec
 
-__all__ = ["digest_of", "manifest_of", "statistics", "summary", "validation"]
+__all__ = ["digest_of", "manifest_of", "moved", "statistics", "summary", "validation"]
 
 _PACKAGES = ("temporal-fabric", "jax", "jaxlib", "numpy", "pyarrow")
 
@@ -40,6 +43,7 @@ def manifest_of(spec: FlowSpec, run_id: str, *, redact: bool) -> dict[str, Any]:
         "dtype": spec.dtype,
         "cert_dtype": CERT_DTYPE,
         "deterministic": spec.deterministic,
+        "devices": device_count(spec),
         "redact_artifacts": redact,
         "lens_name": lens_name(spec),
         "frame_type": "orthonormal" if lens_name(spec) in {"haar", "db4", "db8"} else "identity",
@@ -50,6 +54,25 @@ def manifest_of(spec: FlowSpec, run_id: str, *, redact: bool) -> dict[str, Any]:
         "seeds": {"seed": spec.seed},
         "versions": _versions(),
     }
+
+
+def moved(manifest: Mapping[str, Any], spec: FlowSpec, last: Checkpoint) -> dict[str, Any]:
+    """Return what a manifest says anew of a run that goes on on other devices than before.
+
+    Args:
+        manifest: As it is.
+        spec: Of the run.
+        last: The checkpoint that it goes on from.
+
+    Returns:
+        Nothing, where their number has not changed.
+    """
+    before, now = devices_of(last), device_count(spec)
+    if before == now:
+        return {}
+    change = {"iteration": int(last.meta["iteration"]), "before": before, "now": now}
+    changes = [one for one in manifest.get("devices_changed", []) if one != change]
+    return {"devices": now, "devices_changed": [*changes, change]}
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from temporal_fabric.flows.reading import read_spec
 from temporal_fabric.flows.reports import Begin, Broke, Stop
 from temporal_fabric.flows.results import keep_result
 from temporal_fabric.flows.run_folder import RunFolder
-from temporal_fabric.flows.run_manifest import digest_of, manifest_of, summary, validation
+from temporal_fabric.flows.run_manifest import digest_of, manifest_of, moved, summary, validation
 from temporal_fabric.flows.session import Session
 
 if TYPE_CHECKING:
@@ -146,18 +146,25 @@ def begun(
 
 
 def resume_certified(
-    run: Path, *, out: Path | None = None, watch: Watch | None = None
+    run: Path,
+    *,
+    out: Path | None = None,
+    devices: int | Literal["all"] | None = None,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Go on with a run that was interrupted, from its last good checkpoint, bit for bit.
+
+    On another number of devices than before the bits are others; the manifest tells it.
 
     Args:
         run: Folder of the run, or the capsule of an experiment that was stopped.
         out: Folder in which it goes on, the other one staying as it is; needed for a capsule.
+        devices: How many it goes on with; as many as its specification says where unset.
         watch: Sees the run, and may stop it.
 
     Raises:
-        CapsuleError: There is no run, it is over, its checkpoint is damaged, or ``out`` is
-            missing or taken.
+        CapsuleError: There is no run, it is over, its checkpoint is damaged, ``out`` is missing
+            or taken, or a deterministic run would go on with other bits.
     """
     out = _apart(run, out)
     files = RunFolder(out)
@@ -168,6 +175,8 @@ def resume_certified(
         )
     kept = json.loads((out / "spec.json").read_text())
     spec = read_spec(kept["spec"])
+    if devices is not None:
+        spec = read_spec(spec.model_copy(update={"devices": devices}))
     going = Run(spec, out / kept["folder"], None, files, watch or Watch())
     found = files.last_good(spec.dtype)
     if found is None:
@@ -178,6 +187,8 @@ def resume_certified(
     going.saves, going.began = number, time.monotonic() - checkpoint.meta["elapsed_s"]
     state = ControllerState.from_json(checkpoint.meta["controller"]).reopened(going.policy)
     going.session.restore(checkpoint)
+    if more := moved(manifest, spec, checkpoint):
+        files.describe(more)
     going.run_id = manifest["run_id"]
     last = state.finished or state.asked
     return going.go(state, () if last is None else (last,))

@@ -18,7 +18,7 @@ import numpy as np
 from temporal_fabric.errors import CapsuleError, RequestRejected
 from temporal_fabric.flows import judging
 from temporal_fabric.flows.adjusting import adjusted, lambda_of, lens_name
-from temporal_fabric.flows.checkpoint import RNG_KEY, Checkpoint
+from temporal_fabric.flows.checkpoint import RNG_KEY, Checkpoint, devices_of
 from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.chunk import Job
 from temporal_fabric.flows.commands import Advance, Certify, Lint, Polish, Try, settings_from_json
@@ -29,6 +29,7 @@ from temporal_fabric.flows.refining import check_mesh, coarser_energies
 from temporal_fabric.flows.remedies import Settings
 from temporal_fabric.flows.reports import Advanced, Certified, Gate, Linted, Polished, Tried
 from temporal_fabric.flows.schemes.contract import begin
+from temporal_fabric.flows.sharding import device_count, require_count
 from temporal_fabric.flows.telemetry import rows_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.reports import Report
     from temporal_fabric.flows.schemes.contract import Carry
     from temporal_fabric.flows.spec import FlowSpec
+    from temporal_fabric.flows.states import State
 
 __all__ = ["Session"]
 
@@ -98,7 +100,7 @@ class Session:
     def carry(self) -> Carry:
         """Where it stands."""
         if self._carry is None:
-            self._carry = begin(self.compiled.scheme, self.compiled.problem, self.compiled.start)
+            self._carry = self._begun(self.compiled.start)
         return self._carry
 
     def answer(self, question: Question) -> Report:
@@ -132,6 +134,7 @@ class Session:
             "polished": self.polished,
             "references": references,
             "seed": self.spec.seed,
+            "devices": device_count(self.spec),
         }
         return Checkpoint(self.spec.dtype, meta, arrays)
 
@@ -139,8 +142,10 @@ class Session:
         """Go on from a checkpoint.
 
         Raises:
-            CapsuleError: It is of another flow: its arrays do not fit.
+            CapsuleError: It is of another flow: its arrays do not fit; or a deterministic one was
+                on another number of devices.
         """
+        require_count(self.spec, devices_of(checkpoint))
         self._put(settings_from_json(checkpoint.meta["settings"]))
         self.polished = bool(checkpoint.meta.get("polished"))
         if self.polished:
@@ -163,9 +168,8 @@ class Session:
                 f"the checkpoint is of another flow [arrays={', '.join(wrong)}]: give the"
                 " specification that it was begun with"
             )
-        self._carry = jax.tree_util.tree_unflatten(
-            tree, [jnp.asarray(found[name]) for name in names]
-        )
+        carry = jax.tree_util.tree_unflatten(tree, [jnp.asarray(found[name]) for name in names])
+        self._carry = self.compiled.placed(carry)
         self._refer(checkpoint.meta["references"])
         self._dual, self._trials = checkpoint.meta["dual"], checkpoint.meta["trials"]
 
@@ -267,7 +271,7 @@ class Session:
         was = self._at_exit()
         before = judging.energy_of(narrow, began.z)
         self._compiled = widened(narrow)
-        self._carry = begun(self._compiled, began)
+        self._carry = self._compiled.placed(begun(self._compiled, began))
         chunk = self._run(question.iterations, notes="polish")
         during = self._judged("during", judging.during(self.compiled, chunk))
         decision = self._at_exit(polished=True)
@@ -321,7 +325,8 @@ class Session:
 
     def _job(self, iterations: int) -> tuple[Job, int]:
         compiled, self._began = self.compiled, self._clock()
-        job = Job(compiled.scheme, compiled.problem, self.carry, compiled.observables)
+        parts = compiled.scheme, compiled.problem, self.carry, compiled.observables
+        job = Job(*parts, compiled.sharding)
         return job, math.gcd(iterations, self.spec.sample_every)
 
     def _run(self, iterations: int, **told: Any) -> Chunk:
@@ -373,8 +378,12 @@ class Session:
         self._coarser = None
         self._scale_step(0.5**settings.halvings)
         if carry is not None:
-            fresh = begin(self.compiled.scheme, self.compiled.problem, carry.z)
+            fresh = self._begun(carry.z)
             self._carry = replace(fresh, iteration=carry.iteration, active=carry.active)
+
+    def _begun(self, z: State) -> Carry:
+        compiled = self.compiled
+        return compiled.placed(begin(compiled.scheme, compiled.problem, z))
 
     def _scale_step(self, factor: float) -> None:
         problem = self.compiled.problem

@@ -381,6 +381,8 @@ class FlowSpec(Model):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     deterministic: bool = False
     """Only operations whose order of summation is fixed."""
+    devices: Count | Literal["all"] = 1
+    """Over which the arrays are cut; their number changes the order of sums, and so the bits."""
     state: Annotated[dict[Slug, Slot], Field(min_length=1)]
     data: dict[Slug, Data] = Field(default={})
     operators: dict[Slug, OperatorSpec] = Field(default={})

@@ -33,7 +33,7 @@ from temporal_fabric.flows.reports import Begin, Broke, report_json
 from temporal_fabric.flows.results import keep_result
 from temporal_fabric.flows.run_events import RunEvent
 from temporal_fabric.flows.run_folder import RunFolder
-from temporal_fabric.flows.run_manifest import manifest_of, summary, validation
+from temporal_fabric.flows.run_manifest import manifest_of, moved, summary, validation
 from temporal_fabric.flows.session import Session
 from temporal_fabric.flows.tables import Stamp
 
@@ -108,6 +108,8 @@ class _Run:
         else:
             found = self.files.read(pointer)
             self.session.restore(found)
+            if more := moved(self.files.manifest(), self.spec, found):
+                self.files.describe(more)
             self.decisions = dict(found.meta["decisions"])
         self.at = number
 
