@@ -190,6 +190,8 @@ class Acquire:
             until = "" if patience is None else from_unix(begun + patience)
             message = f"no backend had a place within the queue_timeout of {patience} s"
             try:
+                moves = asked.near and await self._desk.copies.exist(request.tenant, request.id)
+                asked = replace(asked, near=moves)
                 async with before(until, Reason.NO_BACKEND, message):
                     return await queueing.place(self._desk, fitting, grant.priority, asked)
             except ApplicationError:

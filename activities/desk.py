@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric.activities.capacity import Capacity
+from temporal_fabric.activities.flow_copies import FlowCopies
 from temporal_fabric.config import BackendConfig
 from temporal_fabric.draining import DrainMark
 from temporal_fabric.flows.engine import FlowEngine
@@ -39,6 +40,7 @@ class Desk:
     backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
     search_attributes: bool = False
     _flows: FlowEngine | None = None
+    _copies: FlowCopies | None = None
     _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _neighbours: dict[str, tuple[float, frozenset[str]]] = field(
@@ -59,6 +61,13 @@ class Desk:
             home = self.settings.home
             self._flows = FlowEngine(home / "cache" / "jax", self.settings.logs / "flows.log")
         return self._flows
+
+    @property
+    def copies(self) -> FlowCopies:
+        """The copies of flows' checkpoints in the store."""
+        if self._copies is None:
+            self._copies = FlowCopies(self.settings, self.store)
+        return self._copies
 
     async def forbid_flow(self, key: AttemptKey) -> None:
         """Return when nothing of a flow's attempt is computed, and never will be again."""
@@ -96,6 +105,8 @@ class Desk:
     async def aclose(self) -> None:
         """Release what the backends hold; jobs go on."""
         self.observer.close()
+        if self._copies is not None:
+            await self._copies.aclose()
         if self._flows is not None:
             await self._flows.aclose()
         for adapter in self.backends.values():

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
     from temporal_fabric.activities.desk import Desk
 
+_MAY_GO_ON = frozenset({Reason.PREEMPTED, Reason.TIMEOUT})
+"""Ends after which another attempt may go on from the last checkpoint."""
+
 
 class FlowSteps:
     """The activities of flows of one worker."""
@@ -90,6 +93,7 @@ class FlowSteps:
             except PermanentBackendError as exc:
                 # As every question that cannot be answered: the controller ends the run.
                 return FlowStepped({"report": "broke", "message": str(exc)})
+            await run.copy()
             reach(FailPoint.FLOW_ANSWERED)
             done = FlowStepped(**found, gives_way=run.gives_way())
             await asyncio.to_thread(run.say, _line(standing, done))
@@ -174,6 +178,10 @@ class _Run:
         more = {"epoch": self._run.attempt.epoch}
         return await self._desk.flows.ask(op, self._place.checkpoints, args | more)
 
+    async def copy(self) -> None:
+        """Copy the run into the store beside it, where that is due."""
+        await self._desk.copies.after_step(self._key, self._place, self.fence)
+
     async def open(self) -> FlowOpened:
         """Bring in what the flow needs, and begin it."""
         attempt, place = self._run.attempt, self._place
@@ -184,6 +192,9 @@ class _Run:
         await stage_in(request, place, self._desk.settings, self._desk.store, self._say)
         payload = body["payload"][names.KIND_FLOW]
         spec = spec_of(payload)
+        self._say("looking for a copy of its checkpoint")
+        if (number := await self._desk.copies.bring(self._key, place)) is not None:
+            await asyncio.to_thread(self.say, f"goes on from the copy of step {number}")
         self._say("reading the specification; loading JAX where it is not yet")
         found = await self.ask(
             "open",
@@ -203,6 +214,8 @@ class _Run:
         attempt, place = self._run.attempt, self._place
         collecting = now()
         more = {"outcome": asked.outcome, "events": asked.events, "output": str(place.output)}
+        if asked.reason in _MAY_GO_ON:
+            await self._desk.copies.at_end(self._key, place, self.fence)
         found = await self.ask("finish", asdict(asked.standing) | more)
         lines = [CertificateLine(**one) for one in found.pop("certificates")]
         outcome = FlowOutcome(**found, certificates=lines)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from temporal_fabric import names
 from temporal_fabric.pollers import polling_hosts
 
 if TYPE_CHECKING:
@@ -29,29 +31,40 @@ _LONGEST_S = 30.0
 _AGAIN = timedelta(milliseconds=100)
 
 
-async def hand_back(desk: Desk, backends: Sequence[str]) -> NoReturn:
+async def hand_back(desk: Desk, backends: Sequence[str], *, moves: bool = False) -> NoReturn:
     """Wait until every backend is drained here and another host takes from the pool, then leave.
 
     Args:
         desk: Whose backends they are.
         backends: Those that fit.
+        moves: Whether it was asked for here, and not of the pool, and may go there all the same.
 
     Raises:
-        ApplicationError: retryable; the server offers the experiment to the pool again.
+        ApplicationError: retryable, the server offers the experiment to the pool again; or not,
+            where that is for its workflow to do.
     """
     info = activity.info()
+    pools = [names.pool_queue(pool) for pool in desk.settings.pools]
+    queues = pools if moves else [info.task_queue]
     delivered, held_s = info.attempt, 0.0
     if delivered > _AT_ONCE:
         held_s = min(2.0 ** (delivered - _AT_ONCE), _LONGEST_S)
     await asyncio.sleep(held_s)
     while True:
-        if await _better_elsewhere(desk, backends, info.task_queue):
-            text = f"{', '.join(backends)} is drained, another host takes from {info.task_queue}"
-            raise ApplicationError(text, type="DrainedHere", next_retry_delay=_AGAIN)
+        if await _better_elsewhere(desk, backends, queues):
+            text = f"{', '.join(backends)} is drained, another host takes from {queues[0]}"
+            again = None if moves else _AGAIN
+            raise ApplicationError(
+                text, type=names.DRAINED_HERE, non_retryable=moves, next_retry_delay=again
+            )
         await asyncio.sleep(_LOOK_S)
 
 
-async def _better_elsewhere(desk: Desk, backends: Sequence[str], queue: str) -> bool:
+async def _better_elsewhere(desk: Desk, backends: Sequence[str], queues: Sequence[str]) -> bool:
     if not all(desk.capacity(backend).drained for backend in backends):
         return False
-    return bool(await desk.neighbours(queue, lambda: polling_hosts(activity.client(), queue)))
+    for queue in queues:
+        look = partial(polling_hosts, activity.client(), queue)
+        if await desk.neighbours(queue, look):
+            return True
+    return False

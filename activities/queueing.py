@@ -53,16 +53,17 @@ async def place(desk: Desk, backends: Sequence[str], priority: int, asked: Acqui
 
     A free one is taken in the order given; else whichever has a place first. A place that came
     after the wait was called off is given back. Where all of them are drained, and another host
-    takes from the pool, the experiment is handed back to it.
+    takes from the pool, the experiment is handed back to it; also a flow whose checkpoint lies
+    here, if it is in the store too.
 
     Args:
         desk: Whose backends they are.
         backends: Those that can run the request, the preferred first; at least one.
         priority: 1 to 10, 10 most urgent.
-        asked: For the place in line.
+        asked: For the place in line; ``near``, where a flow was asked for here and may move.
 
     Raises:
-        ApplicationError: retryable; it is handed back.
+        ApplicationError: it is handed back.
     """
     key = activity.info().workflow_id or ""
     for backend in backends:
@@ -72,7 +73,7 @@ async def place(desk: Desk, backends: Sequence[str], priority: int, asked: Acqui
         asyncio.create_task(desk.capacity(backend).grant(key, priority, asked.since))
         for backend in backends
     ]
-    leaving = asyncio.create_task(hand_back(desk, backends))
+    leaving = asyncio.create_task(hand_back(desk, backends, moves=asked.near))
     chosen = ""
     try:
         await asyncio.wait([*waits, leaving], return_when=asyncio.FIRST_COMPLETED)

@@ -175,5 +175,6 @@ async def free(desk: Desk, record: RequestRecord, epoch: int) -> None:
         adapter = desk.backends.get(known.backend)
         if adapter is not None:
             await adapter.forget(AttemptKey(record.tenant, record.request_id, known.epoch))
+    await desk.copies.drop(record.tenant, record.request_id)
     place = Workplace.of(desk.settings.runs, record.tenant, record.request_id, epoch)
     await asyncio.to_thread(place.remove)

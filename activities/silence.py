@@ -20,6 +20,7 @@ from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.messages import (
     BUSY,
+    MOVED,
     RESOLVED,
     REVOKED,
     STARTED,
@@ -30,6 +31,7 @@ from temporal_fabric.pollers import pollers
 
 if TYPE_CHECKING:
     from temporal_fabric.activities.desk import Desk
+    from temporal_fabric.record import RequestRecord
 
 
 async def is_away(backend: str, silent_s: float) -> bool:
@@ -59,7 +61,8 @@ class Settle:
 
         Returns:
             How it stands: REVOKED, its attempt will never start; STARTED, it may run, and
-            nobody here can tell; BUSY, it will be taken; with a resolution how it is settled,
+            nobody here can tell; MOVED, it is a flow that goes on from the store; BUSY, it
+            will be taken; with a resolution how it is settled,
             RESOLVED unless something else came first.
 
         Raises:
@@ -80,7 +83,14 @@ class Settle:
             if not await is_away(asked.backend, asked.silent_s):
                 return SettleAnswer(BUSY)
             if not known.claims or await record.claim_start(asked.epoch, REVOKED) == STARTED:
-                return SettleAnswer(STARTED)
+                return SettleAnswer(await self._of_started(record, asked))
             reach(FailPoint.SETTLE_REVOKED)
             await record.mark_ended(asked.epoch, REVOKED)
             return SettleAnswer(REVOKED)
+
+    async def _of_started(self, record: RequestRecord, asked: SettleInput) -> str:
+        if not await self._desk.copies.exist(asked.tenant, asked.request_id, asked.epoch):
+            return STARTED
+        # From here on the silent host refuses itself each further step, and its end.
+        how = await record.mark_ended(asked.epoch, MOVED)
+        return MOVED if how == MOVED else STARTED

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.status import ExperimentStatus
 
-_CONFIG = '[backends.local]\nkind = "local"\nslots = 16\npatience_s = 1\n'
+_CONFIG = '[backends.local]\nkind = "local"\npatience_s = 1\n'
 REPORT = REPORTER[-1]
 GATED = f"""
 import time
@@ -49,7 +49,7 @@ class Host:
         self.backend = f"local@{name}"
         self.env = FabricEnvironment(
             home,
-            {"FABRIC_HOST_ID": name} | self.points.env | env,
+            {"FABRIC_HOST_ID": name, "FABRIC_SLOTS": "16"} | self.points.env | env,
             site.env.settings.store,
             address=cable.address,
         )

@@ -1,4 +1,7 @@
-"""Certified flows on a host that falls silent, and undone: as payloads of every other kind."""
+"""Certified flows on a host that falls silent, and undone: as payloads of every other kind.
+
+One whose checkpoint is in the store moves by itself, see `test_flow_moves`.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ async def _end(handle: ExperimentHandle) -> Any:
 async def story(jax_cache: Path) -> AsyncIterator[_Story]:
     """One flow is RED; three go on when their host's cable is cut, and people answer."""
     async with site() as found:
-        jax = {"JAX_COMPILATION_CACHE_DIR": str(jax_cache)}
+        # With a copy of its checkpoint in the store a flow moves by itself: nobody is asked.
+        jax = {"JAX_COMPILATION_CACHE_DIR": str(jax_cache), "FABRIC_FLOW_COPY_EVERY_S": "0"}
         one = await found.host("one", **jax)
         undo = [_undo(found, "first"), _undo(found, "second")]
         closed = flow(SMALL | {"certification": {"profile": "strict"}}, rollback=undo)

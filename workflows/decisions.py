@@ -102,6 +102,12 @@ def host_did_not_answer(error: ActivityError | ChildWorkflowError) -> bool:
     return isinstance(cause, ActivityTimeout) and cause.type == TimeoutType.SCHEDULE_TO_START
 
 
+def is_drained(error: ActivityError) -> bool:
+    """Say whether a host that is drained left a question for a place to others."""
+    cause = error.cause
+    return isinstance(cause, ApplicationError) and cause.type == names.DRAINED_HERE
+
+
 def refusal(error: ActivityError) -> ApplicationError:
     """Turn a failed admission into the workflow's own failure: same type, same details."""
     cause = error.cause

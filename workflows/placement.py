@@ -15,7 +15,12 @@ from temporal_fabric.clock import stamp
 from temporal_fabric.messages import AcquireInput, Grant
 from temporal_fabric.states import Reason
 from temporal_fabric.workflows import calls
-from temporal_fabric.workflows.decisions import host_did_not_answer, pool_of, refusal
+from temporal_fabric.workflows.decisions import (
+    host_did_not_answer,
+    is_drained,
+    pool_of,
+    refusal,
+)
 from temporal_fabric.workflows.wishes import CancelRequested, DeadlinePassed
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ _NEAR = timedelta(seconds=30)
 
 
 class HostSilent(Exception):
-    """The host that was asked in place of the pool did not take the question."""
+    """The host that was asked in place of the pool did not take the question, or is drained."""
 
 
 class Placement:
@@ -73,7 +78,7 @@ class Placement:
             # Paused, it asks for nothing; `since` keeps its place in line.
             await wishes.stand_still(self._standing)
             asked, priority = workflow.now(), wishes.priority
-            request = replace(request, priority=priority)
+            request = replace(request, priority=priority, near=near is not None)
             try:
                 grant = await self._asked(request, partial(self._changed, priority), near)
             except HostSilent:
@@ -144,7 +149,7 @@ class Placement:
             near: A placement whose host is asked in place of the pool.
 
         Raises:
-            HostSilent: that host did not take the question.
+            HostSilent: that host did not take the question, or leaves it to others.
         """
         if near is None:
             handle = calls.acquire(names.pool_queue(self.pool), request)
@@ -162,7 +167,7 @@ class Placement:
         try:
             return handle.result()
         except ActivityError as exc:
-            if near is not None and host_did_not_answer(exc):
+            if near is not None and (host_did_not_answer(exc) or is_drained(exc)):
                 raise HostSilent from exc
             refused = refusal(exc)
             self._standing.refuse(refused.message)

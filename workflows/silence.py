@@ -17,7 +17,8 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from temporal_fabric import names
-from temporal_fabric.messages import BUSY, RESOLVED, REVOKED, SettleInput
+from temporal_fabric.clock import stamp
+from temporal_fabric.messages import BUSY, MOVED, RESOLVED, REVOKED, SettleInput
 from temporal_fabric.questions import Answer, Choice, Resolution
 from temporal_fabric.states import Reason, State
 from temporal_fabric.workflows import calls
@@ -37,6 +38,8 @@ T = TypeVar("T")
 _LONGEST = timedelta(hours=1)
 """Between two offers to a silent worker: each is a few events of the history."""
 
+_BY = "temporal-fabric"
+_GOES_ON = "a flow's only effect is its result: it goes on elsewhere from its copied checkpoint"
 _GIVE_UP = Choice(Answer.ABORT, "nobody can say: it ends as LOST, and is not tried again")
 _AFTER_ATTEMPT = (
     Choice(Answer.DONE, "it did its work, and nothing of it runs: it counts as a success"),
@@ -127,7 +130,7 @@ class Silence:
         """Find out why the worker left its work untaken, and revoke the epoch where possible.
 
         Raises:
-            Settled: the epoch is revoked, or a person answered meanwhile.
+            Settled: the epoch is revoked, it is a flow that moves, or a person answered meanwhile.
             CancelRequested: a person cancelled.
             DeadlinePassed: it is too late.
         """
@@ -141,6 +144,12 @@ class Silence:
         how = handle.result().how
         if how == REVOKED:
             raise Settled(None)
+        if how == MOVED:
+            word = Resolution(
+                Answer.NOT_DONE, _BY, _GOES_ON, epoch=self._epoch, at=stamp(workflow.now())
+            )
+            self._standing.answered(word)
+            raise Settled(word)
         if how == BUSY:
             self._since = None
         if self._standing.state != State.HELD:

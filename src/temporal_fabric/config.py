@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric import names, tenants, watch_settings
+from temporal_fabric import flow_settings, names, tenants, watch_settings
 from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.reach import REACH_KEYS, Reach, check_table, reach
 from temporal_fabric.shapes import is_list, is_table
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "fabric.toml"
 DEFAULT_POOLS = (names.DEFAULT_POOL,)
 
-_TABLES = ("backends", "secrets", *watch_settings.TABLES, "artifacts", "notify", "tenants")
+_OWN_TABLES = ("backends", "secrets", "artifacts", "notify", "tenants")
+_TABLES = (*_OWN_TABLES, *watch_settings.TABLES, *flow_settings.TABLES)
 _TOP_KEYS = ("store", "pools", *_TABLES)
 _SECRETS = ("env", "folder")
 _AMOUNTS = ("max_bytes", "max_seconds", "upload_bytes", "upload_files")
@@ -96,6 +97,7 @@ class Settings:
 
     metrics: watch_settings.MetricsSettings = field(default_factory=watch_settings.MetricsSettings)
     tracing: watch_settings.TracingSettings = field(default_factory=watch_settings.TracingSettings)
+    flows: flow_settings.FlowSettings = field(default_factory=flow_settings.FlowSettings)
     tenants: tenants.TenantsConfig = field(default_factory=tenants.TenantsConfig)
     source: str = "defaults"
     """The configuration file that was read, for ``doctor``."""
@@ -147,6 +149,7 @@ class Settings:
         root = Path(home or env.get("FABRIC_HOME") or default_home()).expanduser().absolute()
         table, source = _read_first((cwd or Path.cwd()) / CONFIG_FILE, root / CONFIG_FILE)
         problems = [*_check(table), *tenants.check(table), *watch_settings.check(table, env)]
+        problems += flow_settings.check(table, env)
         if problems:
             raise RequestRejected(problems, source=source)
         store = env.get("FABRIC_STORE") or str(table.get("store") or root.as_uri())
@@ -161,6 +164,7 @@ class Settings:
             notify=reach(table.get("notify", {})),
             metrics=watch_settings.metrics(table, env),
             tracing=watch_settings.tracing(table, env),
+            flows=flow_settings.flows(table, env),
             tenants=tenants.tenants(table),
             source=source,
         )

@@ -167,6 +167,9 @@ class AcquireInput:
     avoided: list[str] = field(default_factory=list[str])
     """Backends that were silent: taken last, by when they must have a worker again."""
 
+    near: bool = False
+    """Whether it is asked of the one host that has the checkpoint of a flow."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptInput:
@@ -251,7 +254,9 @@ backend silent the other; the first of them stands."""
 
 ENDED = "ended"
 RESOLVED = "resolved"
-"""Of an epoch's end: its attempt saw it, or a person gave their word."""
+MOVED = "moved"
+"""Of an epoch's end: its attempt saw it, a person gave their word, or it is a flow, whose only
+effect is its result, and goes on elsewhere from a copy of its checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,9 @@ MEMO_RETRY_OF = "retry_of"
 STALE_GRANT = "STALE_GRANT"
 """Failure type of an attempt whose epoch is not the newest: a reset run reuses old history."""
 
+DRAINED_HERE = "DrainedHere"
+"""Failure type of a question for a place that a drained host leaves to others."""
+
 SA_TENANT = "FabricTenant"
 SA_STATE = "FabricState"
 SA_REASON = "FabricReason"
