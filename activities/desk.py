@@ -13,7 +13,7 @@ from temporal_fabric.activities.capacity import Capacity
 from temporal_fabric.activities.flow_copies import FlowCopies
 from temporal_fabric.config import BackendConfig
 from temporal_fabric.draining import DrainMark
-from temporal_fabric.flows.engine import FlowEngine
+from temporal_fabric.flows.engines import FlowEngines
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.workplace import Workplace
 
@@ -39,7 +39,7 @@ class Desk:
     observer: Observer
     backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
     search_attributes: bool = False
-    _flows: FlowEngine | None = None
+    _flows: FlowEngines | None = None
     _copies: FlowCopies | None = None
     _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -55,11 +55,11 @@ class Desk:
         return self._capacity[backend]
 
     @property
-    def flows(self) -> FlowEngine:
-        """The warm process of certified flows, which starts with the first of them."""
+    def flows(self) -> FlowEngines:
+        """The warm processes of certified flows, which start with the first of them."""
         if self._flows is None:
             home = self.settings.home
-            self._flows = FlowEngine(home / "cache" / "jax", self.settings.logs / "flows.log")
+            self._flows = FlowEngines(home / "cache" / "jax", self.settings.logs / "flows.log")
         return self._flows
 
     @property

@@ -207,7 +207,8 @@ class _Run:
             },
         )
         await self._desk.observer.started(request.kind, attempt.backend)
-        return FlowOpened(FlowStanding(**found), self._desk.flows.native_id, now())
+        native = self._desk.flows.native_id(place.checkpoints)
+        return FlowOpened(FlowStanding(**found), native, now())
 
     async def finish(self, asked: FlowEnd) -> AttemptResult:
         """Leave the result, and collect it."""

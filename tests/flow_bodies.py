@@ -94,3 +94,12 @@ async def reaches(handle: ExperimentHandle, least: int) -> int:
 def die(_parameters: Any, _x: Any) -> None:
     """End the process that computes it."""
     sys.exit(3)
+
+
+def tells_where(_parameters: Any, x: Any) -> Any:
+    """Change nothing, and print the device that a process computes on."""
+    import jax  # noqa: PLC0415 - the worker and other tests do without
+
+    config: Any = jax.config
+    print(f"computes on {config.jax_default_device}")
+    return x

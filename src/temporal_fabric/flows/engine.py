@@ -1,6 +1,6 @@
-"""The worker's side of the warm process: asks it, starts it anew when it dies, ends it.
+"""The worker's side of a warm process: asks it, starts it anew when it dies, ends it.
 
-JAX is never loaded in the worker. One process serves all flows of a host, so that a program is
+JAX is never loaded in the worker. One process serves all flows of a device, so that a program is
 compiled once for each shape; what was compiled is kept on disk too, and a new process finds it
 there.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from pathlib import Path
 
-__all__ = ["FlowEngine"]
+__all__ = ["FlowEngine", "passed_on"]
 
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "USER")
 _PASSED_PREFIXES = ("CUDA_", "JAX_", "NVIDIA_", "OMP_", "PYTHON", "XLA_")
@@ -50,16 +50,28 @@ class _Died(Exception):
         super().__init__(code)
 
 
+def passed_on() -> dict[str, str]:
+    """Return the worker's variables that a process with JAX sees."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_PREFIXES)
+    }
+
+
 class FlowEngine:
-    """The warm process of one worker; started with the first request.
+    """A warm process; started with the first request.
 
     Args:
         cache: Folder of what was compiled.
         log: File of what the process says.
+        forbidden: Folders and epochs of which nothing is to be done any more.
     """
 
-    def __init__(self, cache: Path, log: Path) -> None:
+    def __init__(self, cache: Path, log: Path, forbidden: set[tuple[str, int]]) -> None:
         self._cache, self._log = cache, log
+        self._env: dict[str, str] = {}
+        self._label = ""
         self._starting = asyncio.Lock()
         self._process: Process | None = None
         self._ended: Process | None = None
@@ -70,13 +82,19 @@ class FlowEngine:
         self._of: dict[int, tuple[str, int]] = {}
         """What folder and epoch a pending request is about."""
 
-        self._forbidden: set[tuple[str, int]] = set()
+        self._forbidden = forbidden
         self._last = 0
+
+    def set_up(self, env: dict[str, str], label: str) -> None:
+        """Give the process further variables, and a word on its devices, before it is started."""
+        self._env, self._label = env, label
 
     @property
     def native_id(self) -> str:
         """What the process is called on this host; empty where there is none."""
-        return f"jax, pid {self._process.pid}" if self._process else ""
+        if self._process is None:
+            return ""
+        return ", ".join(filter(None, ("jax", f"pid {self._process.pid}", self._label)))
 
     async def ask(self, op: str, folder: Path, args: dict[str, Any]) -> dict[str, Any]:
         """Have something done; a process that dies meanwhile is replaced, and asked again.
@@ -164,15 +182,11 @@ class FlowEngine:
 
     async def _start(self) -> None:
         env = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _PASSED_ON or name.startswith(_PASSED_PREFIXES)
-        }
-        env = {
             "JAX_COMPILATION_CACHE_DIR": str(self._cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        } | env
+        } | passed_on()
+        env |= self._env
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as log:

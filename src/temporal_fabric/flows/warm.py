@@ -127,6 +127,7 @@ def main() -> None:
     # JAX is loaded beside the first requests, which wait in the inbox.
     from temporal_fabric.flows.stepping import Durable  # noqa: PLC0415
 
+    _bind(os.environ.get("FABRIC_FLOW_DEVICE"))
     runs = Durable()
 
     def work() -> None:
@@ -144,6 +145,14 @@ def main() -> None:
     for _ in range(_THREADS - 1):
         threading.Thread(target=work, daemon=True).start()
     work()
+
+
+def _bind(number: str | None) -> None:
+    """Compute on one of several devices that cannot be hidden from JAX."""
+    if number is not None:
+        import jax  # noqa: PLC0415
+
+        jax.config.update("jax_default_device", jax.local_devices()[int(number)])
 
 
 def _speaker(answers: TextIOWrapper) -> Callable[[Any], None]:
