@@ -1,7 +1,8 @@
-"""Calls to the login node: each sends the whole program and one request, and gets one answer.
+"""Calls to the login node: the whole program goes there first, then each request gets one answer.
 
 So nothing has to be installed there, and fabrics of several versions share a site in peace. The
-command line is constant; what a request says travels on standard input.
+command line is constant; what a request says travels on standard input. The program stays for
+the next request, and ends when nobody has asked it anything for a while.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from temporal_fabric.adapters import (
 from temporal_fabric.adapters.slurm_on_login import MARK
 from temporal_fabric.adapters.slurm_transport import GROWS, result_of
 from temporal_fabric.adapters.ssh_connection import SshConnection, Way
+from temporal_fabric.adapters.ssh_conversation import KEPT_S, Program
 from temporal_fabric.errors import BackendUnknown, TransientBackendError
 from temporal_fabric.shapes import is_table
 
@@ -29,16 +31,23 @@ if TYPE_CHECKING:
 
     from temporal_fabric.adapters.slurm_options import SshOptions
     from temporal_fabric.adapters.slurm_transport import Files
-    from temporal_fabric.adapters.ssh_connection import Said
+    from temporal_fabric.adapters.ssh_conversation import Said
 
 _PROGRAM = (slurm_on_node, slurm_on_login_queue, slurm_on_login_jobs, slurm_on_login)
-_START = """
-import json, sys, types
-asked = json.loads(sys.stdin.readline())
-for name, text in asked.pop("program"):
-    module = sys.modules[name] = types.ModuleType(name)
-    exec(compile(text, name, "exec"), module.__dict__)
-module.main(asked)
+_START = f"""
+import json, signal, sys, types
+while True:
+    signal.alarm({3 * KEPT_S:.0f})
+    line = sys.stdin.readline()
+    signal.alarm(0)
+    if not line:
+        break
+    asked = json.loads(line)
+    for name, text in asked.pop("program", ()):
+        module = sys.modules[name] = types.ModuleType(name)
+        exec(compile(text, name, "exec"), module.__dict__)
+    if "verb" in asked:
+        module.main(asked)
 """
 _FEW = 300
 
@@ -58,11 +67,14 @@ class LoginNode:
     def __init__(self, options: SshOptions, owner: str) -> None:
         self._options, self._owner = options, owner
         self._connection = SshConnection(_way(options))
-        self._program = [
+        texts = [
             (module.__name__, Path(module.__file__ or "").read_text(encoding="utf-8"))
             for module in _PROGRAM
         ]
-        self._command = f"{shlex.quote(options.python)} -I -c {shlex.quote(_START)}"
+        self._program = Program(
+            f"exec {shlex.quote(options.python)} -I -S -c {shlex.quote(_START)}",
+            json.dumps({"program": texts}).encode() + b"\n",
+        )
 
     @property
     def where(self) -> str:
@@ -88,7 +100,6 @@ class LoginNode:
         request = {
             "verb": verb,
             "turn": turn,
-            "program": self._program,
             "owner": self._owner,
             "folder": self._options.folder,
             "bin": self._options.bin,
@@ -97,8 +108,11 @@ class LoginNode:
             "grows": GROWS,
             **asked,
         }
-        text = json.dumps(request).encode() + b"\n"
-        said = self._connection.run(self._command, text, self._options.answer_s * 2 + longer_s)
+        line = json.dumps(request).encode() + b"\n"
+        # The program ends its answer with the turn.
+        end = json.dumps({"turn": turn})[1:].encode() + b"\n"
+        limit_s = self._options.answer_s * 2 + longer_s
+        said = self._connection.ask(self._program, line, end, limit_s)
         return result_of(self._read(said, turn), self.where)
 
     def _read(self, said: Said, turn: str) -> dict[str, Any]:

@@ -11,10 +11,8 @@ import base64
 import contextlib
 import hashlib
 import logging
-import select
 import socket
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,22 +21,19 @@ import paramiko
 from paramiko.ssh_exception import AuthenticationException, IncompatiblePeer, SSHException
 
 from temporal_fabric.adapters.slurm_transport import PeerRefused
+from temporal_fabric.adapters.ssh_conversation import Conversation
 from temporal_fabric.errors import BackendUnknown, TransientBackendError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from temporal_fabric.adapters.ssh_conversation import Program, Said
     from temporal_fabric.adapters.ssh_target import Target
 
 # It logs a stack of its own for every error that it also raises, which is told from here.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 KEEPALIVE_S = 15
-_CHUNK = 1 << 16
-_LARGEST = 1 << 25
-"""No answer of the login node's program is larger."""
-
-_LOOK_MS = 500
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
 
@@ -64,15 +59,6 @@ class Way:
     sessions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command has said."""
-
-    out: bytes
-    err: bytes
-    code: int
-
-
 class SshConnection:
     """Connects when it is first needed, and again when the connection was lost."""
 
@@ -81,28 +67,63 @@ class SshConnection:
         self._lock = threading.Lock()
         self._sessions = threading.BoundedSemaphore(way.sessions)
         self._transports: list[paramiko.Transport] = []
+        self._counting = threading.Lock()
+        self._kept: list[Conversation] = []
+        self._busy = 0
         self._closed = False
 
-    def run(self, command: str, text: bytes, limit_s: float) -> Said:
-        """Run a command with some input and return what it says.
+    def ask(self, program: Program, line: bytes, end: bytes, limit_s: float) -> Said:
+        """Let a program of the host answer a line; it stays there for the next one.
 
-        Closing the session does not end the command, so it has to be safe to repeat.
+        A program that waited, and has ended, is started again: whatever is asked has to be safe
+        to repeat.
+
+        Args:
+            program: The same one in every call.
+            line: What it is asked; see `Conversation.ask`, also for ``end``.
+            end: How a whole answer ends.
+            limit_s: For the answer.
 
         Raises:
             BackendUnknown: no whole answer came in time.
             TransientBackendError: the host was not reached, or refuses us.
         """
         with self._session(limit_s) as transport, _translated(self._way.target):
-            channel = transport.open_session(timeout=self._way.connect_s)
-            try:
-                channel.settimeout(limit_s)
-                channel.exec_command(command)
-                channel.sendall(text)
-                channel.shutdown_write()
-                return _read_both(channel, transport, limit_s)
-            finally:
-                with contextlib.suppress(SSHException, EOFError, OSError):
-                    channel.close()
+            for kept in self._waiting():
+                try:
+                    said = self._converse(kept, line, end, limit_s)
+                except TimeoutError:
+                    raise
+                except (SSHException, EOFError, OSError):
+                    if not transport.is_active():
+                        raise
+                else:
+                    if said.code is None:
+                        return said
+            begun = Conversation(transport, program, self._way.connect_s)
+            return self._converse(begun, line, end, limit_s)
+
+    def _waiting(self) -> Generator[Conversation]:
+        """Yield the program that waits for a line, if there is one."""
+        with self._counting:
+            kept = self._kept.pop() if self._kept else None
+        if kept is not None and kept.usable:
+            yield kept
+        elif kept is not None:
+            kept.close()
+
+    def _converse(self, talk: Conversation, line: bytes, end: bytes, limit_s: float) -> Said:
+        try:
+            said = talk.ask(line, end, limit_s)
+        except BaseException:
+            talk.close()
+            raise
+        if said.code is not None:
+            talk.close()
+            return said
+        with self._counting:
+            self._kept.append(talk)
+        return said
 
     @contextlib.contextmanager
     def files(self, limit_s: float) -> Generator[paramiko.SFTPClient]:
@@ -115,6 +136,7 @@ class SshConnection:
             BackendUnknown: the connection was lost.
         """
         with self._session(limit_s) as transport, self._lost(transport):
+            self._make_room()
             client = paramiko.SFTPClient.from_transport(transport)
             if client is None:
                 raise BackendUnknown(f"no session for files [host={self._way.target}]")
@@ -151,10 +173,22 @@ class SshConnection:
             raise BackendUnknown(
                 f"no session became free in {limit_s:g} s [host={self._way.target}]"
             )
+        with self._counting:
+            self._busy += 1
         try:
             yield self._transport()
         finally:
+            with self._counting:
+                self._busy -= 1
             self._sessions.release()
+
+    def _make_room(self) -> None:
+        """Let programs go that wait, where they hold the sessions that are left."""
+        with self._counting:
+            free = max(0, self._way.sessions - self._busy)
+            over, self._kept = self._kept[free:], self._kept[:free]
+        for kept in over:
+            kept.close()
 
     def _transport(self) -> paramiko.Transport:
         with self._lock:
@@ -302,40 +336,3 @@ def _known_keys(line: str, file: str, hop: Target) -> dict[str, bytes]:
         hosts.load(str(Path(file).expanduser()))
     found = hosts.lookup(hop.known_as)
     return {kind: key.asbytes() for kind, key in found.items()} if found else {}
-
-
-def _read_both(channel: paramiko.Channel, transport: paramiko.Transport, limit_s: float) -> Said:
-    """Read both streams to their end: one left unread would stop the other."""
-    out, err, deadline = bytearray(), bytearray(), time.monotonic() + limit_s
-    poller = select.poll()
-    poller.register(channel.fileno(), select.POLLIN)
-    while not _ended(channel):
-        _take(channel, out, err)
-        if len(out) + len(err) > _LARGEST:
-            raise SSHException(f"an answer of more than {_LARGEST} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no answer in {limit_s:g} s")
-        lost = not transport.is_active() or channel.closed
-        # A session that ends closes its channel, after it has told its status.
-        if lost and not _ended(channel):
-            raise SSHException("the connection was lost")
-        poller.poll(_LOOK_MS)
-        if channel.eof_received:
-            time.sleep(0.005)  # only the status is missing, and the poller knows nothing of it
-    _take(channel, out, err)
-    code = channel.recv_exit_status()
-    if code == -1:
-        # Killed by a signal or lost: which of them, nobody can tell.
-        raise SSHException("the command ended without a status")
-    return Said(bytes(out), bytes(err), code)
-
-
-def _ended(channel: paramiko.Channel) -> bool:
-    return channel.exit_status_ready() and bool(channel.eof_received)
-
-
-def _take(channel: paramiko.Channel, out: bytearray, err: bytearray) -> None:
-    while channel.recv_ready():
-        out += channel.recv(_CHUNK)
-    while channel.recv_stderr_ready():
-        err += channel.recv_stderr(_CHUNK)

@@ -20,16 +20,16 @@ _LATE_S = 1.0
 
 
 def main(verb: str, fault: str, counter: Path) -> None:
-    """Answer one session."""
+    """Answer one session, and its first request alone."""
     wanted = os.environ["SSH_ORIGINAL_COMMAND"]
     if "sftp" in wanted.split(maxsplit=1)[0]:
         os.execv(_SFTP, [_SFTP])  # noqa: S606 - it takes over the session
-    line = sys.stdin.buffer.readline()
+    program, line = sys.stdin.buffer.readline(), sys.stdin.buffer.readline()
     met = json.loads(line)["verb"] == verb
     if met and fault == "lost_request":
         _cut()
     argv = ["/bin/bash", "-c", wanted]
-    answer = subprocess.run(argv, input=line, stdout=subprocess.PIPE, check=False).stdout
+    answer = subprocess.run(argv, input=program + line, stdout=subprocess.PIPE, check=False).stdout
     if met and fault == "lost_reply":
         _cut()
     if met and fault == "late_reply":
