@@ -17,7 +17,7 @@ from temporal_fabric.adapters import slurm_on_node
 from temporal_fabric.requests.quantities import GIGABYTE
 
 if TYPE_CHECKING:
-    from temporal_fabric.adapters.contract import AttemptSpec
+    from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
     from temporal_fabric.adapters.slurm_options import SlurmOptions
     from temporal_fabric.requests.models import ExecutionRequest
     from temporal_fabric.requests.payloads import PythonPayload
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 SCRIPT = """\
 #!/bin/bash
 # What a job of temporal-fabric is: PYTHON, the job's FOLDER, and a SETUP file of the site or ''.
+# An array's folder has one for each element, by its index.
 [ -n "$HOME" ] || export HOME=~
 [ -z "$3" ] || . "$3"
-exec "$1" -I "$2/job.py" "$2"
+exec "$1" -I "$2/job.py" "$2${SLURM_ARRAY_TASK_ID:+/$SLURM_ARRAY_TASK_ID}"
 """
 """The batch script of every job."""
+
+_OF_ONE = ("job-name", "comment", "output", "chdir")
+"""Options in which the jobs of an array differ from one another, were they alone."""
 
 _MIB = 2**20
 _OWN_MIB = 48
@@ -48,6 +52,12 @@ class Place:
 
     job: str
     folder: str
+
+    @classmethod
+    def of(cls, base: str, name: str, key: AttemptKey) -> Place:
+        """Return the place of an attempt below the folder of all; its job's name is given."""
+        runs = f"{base}/runs/{key.tenant}/{key.request_id}/{key.epoch}"
+        return cls(f"{base}/jobs/{name}", runs)
 
     @property
     def checkpoints(self) -> str:
@@ -88,6 +98,27 @@ def job(
         "path": f"{place.job}/batch.sh",
         "args": [site.python, place.job, site.setup],
     }
+
+
+def shape(job: dict[str, Any]) -> tuple[object, ...]:
+    """Return what has to be equal for two jobs to be elements of one array."""
+    options = {name: text for name, text in job["options"].items() if name not in _OF_ONE}
+    python, _, setup = job["args"]
+    return (job["script"], python, setup, *sorted(options.items()))
+
+
+def array_job(job: dict[str, Any], name: str, base: str, count: int) -> dict[str, Any]:
+    """Return what `Queue.submit` is told of many jobs like one of them, but for their indexes."""
+    folder, (python, _, setup) = f"{base}/arrays/{name}", job["args"]
+    own = {
+        "job-name": name,
+        "comment": f"temporal-fabric: {count} attempts",
+        "output": f"{folder}/%a/slurm.log",
+        "chdir": folder,
+    }
+    options = {**job["options"], **own}
+    path = f"{folder}/batch.sh"
+    return {**job, "options": options, "path": path, "args": [python, folder, setup]}
 
 
 def job_options(
@@ -178,9 +209,14 @@ def launch(attempt: AttemptSpec, place: Place, site: SlurmOptions) -> dict[str, 
     }
 
 
+def job_files() -> dict[str, str]:
+    """Return the small files that every job or array has beside it, by name."""
+    return {"job.py": _source(slurm_on_node), "batch.sh": SCRIPT}
+
+
 def files(attempt: AttemptSpec, place: Place) -> dict[str, str]:
-    """Return the small files that lie beside the job, by name."""
-    found = {"job.py": _source(slurm_on_node), "batch.sh": SCRIPT}
+    """Return the small files of one attempt alone, by name."""
+    found: dict[str, str] = {}
     if attempt.request.payload.python is not None:
         found["runner.py"] = _source(python_runner)
         found["call.json"] = json.dumps(_call(attempt.request.payload.python, place))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,45 @@ if TYPE_CHECKING:
     from temporal_fabric.adapters.slurm_states import Seen
     from temporal_fabric.adapters.slurm_transport import Transport
     from temporal_fabric.workplace import Workplace
+
+_SMALL = 1 << 16
+"""An attempt with fewer bytes of files takes them along when it is submitted."""
+
+_FEW = 32
+
+Entry = tuple[str, str, int, str]
+"""Path, ``file``, ``folder`` or ``link``, rights, and content in Base64 or where a link leads."""
+
+
+def small_files(attempt: AttemptSpec) -> list[Entry] | None:
+    """Return what an attempt brings, by its place below its experiment's folder on the site.
+
+    Returns:
+        None where there is much of it, or something that cannot be carried: `Carrying.send` it.
+    """
+    epoch, left, found = str(attempt.key.epoch), _SMALL, list[Entry]()
+    roots = {
+        f"{epoch}/task": attempt.folder / "task",
+        f"{epoch}/input": attempt.folder / "input",
+        "checkpoints": attempt.checkpoints,
+    }
+    for there, here in roots.items():
+        for path in sorted(here.rglob("*")):
+            target, info = f"{there}/{path.relative_to(here).as_posix()}", path.lstat()
+            if stat.S_ISDIR(info.st_mode):
+                found.append((target, "folder", 0o700, ""))
+            elif stat.S_ISLNK(info.st_mode) and not path.readlink().is_absolute():
+                found.append((target, "link", 0o700, str(path.readlink())))
+            elif stat.S_ISREG(info.st_mode) and info.st_size <= left:
+                content = path.read_bytes()
+                left -= len(content)
+                text = base64.b64encode(content).decode()
+                found.append((target, "file", info.st_mode & 0o700, text))
+            else:
+                return None
+            if len(found) > _FEW:
+                return None
+    return found
 
 
 class Carrying:

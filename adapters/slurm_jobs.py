@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from temporal_fabric.adapters import slurm_batch
 from temporal_fabric.adapters.contract import (
     AttemptKey,
     CommandPiece,
@@ -26,28 +25,19 @@ from temporal_fabric.adapters.contract import (
     Shortfall,
     Verdict,
 )
-from temporal_fabric.adapters.slurm_batch import Place
+from temporal_fabric.adapters.slurm_arrays import Gathering
 from temporal_fabric.adapters.slurm_carrying import Carrying
 from temporal_fabric.adapters.slurm_commands import Commands
 from temporal_fabric.adapters.slurm_files import grown
 from temporal_fabric.adapters.slurm_login import LoginNode
 from temporal_fabric.adapters.slurm_looks import Looks
 from temporal_fabric.adapters.slurm_mounted import MountedSite
-from temporal_fabric.adapters.slurm_on_login_jobs import FORBIDDEN
-from temporal_fabric.adapters.slurm_options import RestOptions, read_options
-from temporal_fabric.adapters.slurm_states import PERMANENT, read_seen, status_of
+from temporal_fabric.adapters.slurm_options import RestOptions, SshOptions, read_options
+from temporal_fabric.adapters.slurm_parcels import Counter
+from temporal_fabric.adapters.slurm_states import read_seen, status_of
 from temporal_fabric.adapters.slurm_transport import PeerRefused, job_name
-from temporal_fabric.adapters.slurm_verdict import (
-    Partition,
-    of_partition,
-    read_partitions,
-    slurm_verdict,
-)
-from temporal_fabric.errors import (
-    BackendUnknown,
-    PermanentBackendError,
-    TransientBackendError,
-)
+from temporal_fabric.adapters.slurm_verdict import Site, slurm_verdict
+from temporal_fabric.errors import BackendUnknown, TransientBackendError
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
@@ -56,9 +46,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from temporal_fabric.adapters.contract import AttemptSpec
-    from temporal_fabric.adapters.slurm_options import SshOptions
     from temporal_fabric.adapters.slurm_states import Seen
     from temporal_fabric.adapters.slurm_transport import Transport
+    from temporal_fabric.adapters.slurm_verdict import Partition
     from temporal_fabric.config import BackendConfig, Settings
     from temporal_fabric.requests.models import ExecutionRequest
 
@@ -100,7 +90,14 @@ class SlurmJobsAdapter:
         self._threads = ThreadPoolExecutor(self._options.sessions + 2, "slurm")
         self._looks = Looks(lambda names: self._ask("look", names=names))
         self._commands = Commands(self._ask)
-        self._site: tuple[float, list[Partition], str] | None = None
+        self._counter = Counter(self._transport, self._carrying, self._options)
+        self._gathering = Gathering(
+            *_arrays(self._options),
+            partial(self._call, self._counter.alone),
+            partial(self._call, self._counter.together),
+        )
+        self._site: Site | None = None
+        self._asked_at, self._refused = -_KNOWN_S, ""
         self._asking = asyncio.Lock()
 
     def get_name(self) -> str:
@@ -129,34 +126,11 @@ class SlurmJobsAdapter:
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
-        name = job_name(self._host, attempt.key)
-        seen = await self._looks.at(name)
-        if seen.claim == FORBIDDEN:
-            raise PermanentBackendError(f"the attempt was terminated [attempt={attempt.key}]")
-        found = seen.id or await self._call(self._submit, attempt, name)
+        self._gathering.announce()
+        site, name = await self._known_site(), job_name(self._host, attempt.key)
+        parcel = await self._call(self._counter.pack, attempt, name, site)
+        found = parcel.id or await self._gathering.submit(parcel, site.largest_array)
         return JobHandle(attempt.key, f"job {found}")
-
-    def _submit(self, attempt: AttemptSpec, name: str) -> str:
-        key, options = attempt.key, self._options
-        slurm_batch.write_source(attempt)
-        told = self._transport.ask(
-            "prepare", name=name, tenant=key.tenant, request=key.request_id, epoch=key.epoch
-        )
-        place = Place(told["job"], told["folder"])
-        attempt.say(f"copies its files to {self._transport.where}")
-        self._carrying.send(attempt, place)
-        attempt.say(f"submits it to Slurm by {self._transport.where}")
-        limits = [found.limit_s for found in self._partitions() if found.limit_s is not None]
-        answer = self._transport.ask(
-            "submit",
-            name=name,
-            launch=slurm_batch.launch(attempt, place, options),
-            files=slurm_batch.files(attempt, place),
-            job=slurm_batch.job(attempt, name, place, options, max(limits, default=None)),
-            permanent=PERMANENT,
-            longer_s=2 * options.answer_s,
-        )
-        return str(answer["id"])
 
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
@@ -264,8 +238,8 @@ class SlurmJobsAdapter:
 
     async def inventory(self) -> Inventory:
         """See `Adapter.inventory`."""
-        told = await self._greet()
-        way, known = await self._call(lambda: self._transport.about), self._partitions()
+        told, site = await self._greet()
+        way, known = await self._call(lambda: self._transport.about), site.partitions
         up = [found for found in known if found.up]
         return Inventory(
             name=self._name,
@@ -285,6 +259,7 @@ class SlurmJobsAdapter:
 
     async def aclose(self) -> None:
         """See `Adapter.aclose`."""
+        await self._gathering.aclose()
         await self._looks.aclose()
         self._transport.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -292,28 +267,33 @@ class SlurmJobsAdapter:
     async def _look_around(self) -> str:
         """Ask what the site has, unless that was asked a moment ago; return why it is refused."""
         async with self._asking:
-            if self._site is not None and time.monotonic() - self._site[0] < _KNOWN_S:
-                return self._site[2]
-            refused, known = "", self._partitions()
+            if time.monotonic() - self._asked_at < _KNOWN_S:
+                return self._refused
+            refused = ""
             try:
                 await self._greet()
             except PeerRefused as exc:
                 refused = str(exc)
             except TransientBackendError as exc:
                 log.warning("%s cannot be asked: %s", self._name, exc)
-            else:
-                known = self._partitions()
-            self._site = (time.monotonic(), known, refused)
+            self._asked_at, self._refused = time.monotonic(), refused
             return refused
 
-    async def _greet(self) -> dict[str, Any]:
-        told: dict[str, Any] = await self._ask("hello")
-        known = of_partition(read_partitions(told["partitions"]), self._options.partition)
-        self._site = (time.monotonic(), known, "")
-        return told
+    async def _known_site(self) -> Site:
+        async with self._asking:
+            return self._site or (await self._greet())[1]
+
+    async def _greet(self) -> tuple[dict[str, Any], Site]:
+        told, site = await self._call(self._hello)
+        self._site, self._asked_at, self._refused = site, time.monotonic(), ""
+        return told, site
+
+    def _hello(self) -> tuple[dict[str, Any], Site]:
+        told = self._transport.ask("hello")
+        return told, Site.read(told, self._options.partition)
 
     def _partitions(self) -> list[Partition]:
-        return self._site[1] if self._site is not None else []
+        return self._site.partitions if self._site is not None else []
 
     async def _ask(self, verb: str, **asked: Any) -> Any:
         return await self._call(partial(self._transport.ask, verb, **asked))
@@ -339,3 +319,10 @@ def _transport(options: SshOptions | RestOptions, host: str) -> Transport:
     if isinstance(options, RestOptions):
         return MountedSite(options, host)
     return LoginNode(options, host)
+
+
+def _arrays(options: SshOptions | RestOptions) -> tuple[int, float]:
+    """Return how many become an array, and how long they may wait; slurmrestd takes none."""
+    if isinstance(options, RestOptions):
+        return (0, 0.0)
+    return (options.array_min, options.array_wait_s)

@@ -17,6 +17,7 @@ from temporal_fabric.adapters import (
     slurm_on_login,
     slurm_on_login_jobs,
     slurm_on_login_queue,
+    slurm_on_login_submit,
     slurm_on_node,
 )
 from temporal_fabric.adapters.slurm_on_login import MARK
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
     from temporal_fabric.adapters.slurm_transport import Files
     from temporal_fabric.adapters.ssh_conversation import Said
 
-_PROGRAM = (slurm_on_node, slurm_on_login_queue, slurm_on_login_jobs, slurm_on_login)
+PROGRAM = (
+    slurm_on_node,
+    slurm_on_login_queue,
+    slurm_on_login_jobs,
+    slurm_on_login_submit,
+    slurm_on_login,
+)
+"""The modules that run on the login node, each after those that it needs."""
+
 _START = f"""
 import json, signal, sys, types
 while True:
@@ -69,7 +78,7 @@ class LoginNode:
         self._connection = SshConnection(_way(options))
         texts = [
             (module.__name__, Path(module.__file__ or "").read_text(encoding="utf-8"))
-            for module in _PROGRAM
+            for module in PROGRAM
         ]
         self._program = Program(
             f"exec {shlex.quote(options.python)} -I -S -c {shlex.quote(_START)}",

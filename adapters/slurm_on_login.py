@@ -19,8 +19,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters.slurm_on_login_jobs import FORBIDDEN, PIECE, Attempt
+from temporal_fabric.adapters.slurm_on_login_jobs import FORBIDDEN, PIECE, Attempt, jobs_of
 from temporal_fabric.adapters.slurm_on_login_queue import LIVE, CommandQueue, Trouble
+from temporal_fabric.adapters.slurm_on_login_submit import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,8 @@ class Desk:
     def _mine(self) -> list[Table]:
         """Return the jobs of this fabric that have not written down how they ended."""
         folder = os.path.join(self.base, "jobs")
-        own = [job for job in self.queue.jobs() if job["name"] in os.listdir(folder)]
+        known = set(os.listdir(folder))
+        own = [job for job in self._jobs() if job["name"] in known]
         return [
             job for job in own if not os.path.exists(os.path.join(folder, job["name"], "exit.json"))
         ]
@@ -79,7 +81,7 @@ class Desk:
     def do_look(self) -> Table:
         """Tell what is known of some attempts; only reads, and settles what has ended."""
         try:
-            jobs, trouble = self.queue.jobs(), ""
+            jobs, trouble = self._jobs(), ""
         except Trouble as exc:
             jobs, trouble = [], str(exc)
         return {name: self._look(name, jobs, trouble) for name in self.asked["names"]}
@@ -133,7 +135,7 @@ class Desk:
     def _files(self, attempt: Attempt) -> Table:
         """Tell where the attempt's files lie, and how long those are that grow."""
         found: Table = {}
-        folder = str(attempt.read("place.json").get("folder", ""))
+        folder = attempt.place()
         for name in self.asked["grows"] if folder else ():
             try:
                 found[name] = os.stat(os.path.join(folder, name)).st_size
@@ -142,68 +144,26 @@ class Desk:
         return {"folder": folder, "sizes": found}
 
     def do_prepare(self) -> Table:
-        """Make the folders of an attempt; tell where they lie."""
-        asked = self.asked
-        attempt = Attempt(self.base, asked["name"])
-        place = os.path.join(self.base, "runs", asked["tenant"], asked["request"])
-        folder = os.path.join(place, str(asked["epoch"]))
-        for path in (
-            attempt.folder,
-            os.path.join(place, "checkpoints"),
-            *(os.path.join(folder, name) for name in ("task", "input", "output")),
-        ):
-            os.makedirs(path, mode=0o700, exist_ok=True)
-        attempt.write("place.json", {"folder": folder})
-        return {"job": attempt.folder, "folder": folder}
+        """See `Submission.prepare`."""
+        return Submission(self.base, self.asked, self.queue).prepare()
 
     def do_submit(self) -> Table:
-        """Submit the job, or find the one that was submitted before."""
-        asked = self.asked
-        attempt = Attempt(self.base, asked["name"])
-        with attempt.lock():
-            if attempt.claim() == FORBIDDEN:
-                raise Trouble("the attempt was terminated before it was submitted", "permanent")
-            found = attempt.job_id() or self._by_name(attempt)
-            if found:
-                return {"id": found}
-            attempt.write("launch.json", asked["launch"])
-            for name, text in asked["files"].items():
-                with open(attempt.path(name), "w", encoding="utf-8") as file:
-                    file.write(text)
-            return {"id": self._hand_over(attempt)}
+        """See `Submission.submit`."""
+        return Submission(self.base, self.asked, self.queue).submit()
 
-    def _hand_over(self, attempt: Attempt) -> str:
-        asked = self.asked
-        try:
-            found = self.queue.submit(asked["job"])
-        except Trouble as exc:
-            trouble = exc
-        else:
-            attempt.write("id.json", {"id": found})
-            return found
-        # It may have been accepted all the same: look before anything else.
-        found = self._by_name(attempt)
-        if found:
-            return found
-        if trouble.kind == "refused" and any(word in str(trouble) for word in asked["permanent"]):
-            if attempt.forbid() != FORBIDDEN:
-                return attempt.job_id()
-            trouble.kind = "permanent"
-        raise trouble
+    def do_submit_array(self) -> Table:
+        """See `Submission.submit_array`."""
+        return Submission(self.base, self.asked, self.queue).submit_array()
 
-    def _by_name(self, attempt: Attempt) -> str:
-        own = [job for job in self.queue.jobs() if job["name"] == attempt.name]
-        if not own:
-            return ""
-        attempt.write("id.json", {"id": own[0]["id"]})
-        return str(own[0]["id"])
+    def _jobs(self) -> list[Table]:
+        return jobs_of(self.queue, self.base)
 
     def do_stop(self) -> Table:
         """Stop an attempt and wait some time for the proof; what is left is for the next call."""
         asked = self.asked
         attempt = Attempt(self.base, asked["name"])
         if attempt.forbid() == FORBIDDEN:
-            for job in self.queue.jobs():
+            for job in self._jobs():
                 if job["name"] == attempt.name and job["state"] in LIVE:
                     self.queue.cancel(job["id"])
             return self._look(attempt.name, [], "")
@@ -218,12 +178,12 @@ class Desk:
             if seen is not None:
                 return seen
             if time.monotonic() > deadline:
-                return self._look(attempt.name, self.queue.jobs(), "")
+                return self._look(attempt.name, self._jobs(), "")
             time.sleep(_LOOK_S)
 
     def _gone(self, attempt: Attempt, since: float | None, asked: Table) -> Table | None:
         """Return what is known once the job is gone; else end it by force when its time is up."""
-        jobs = self.queue.jobs()
+        jobs = self._jobs()
         seen = self._look(attempt.name, jobs, "")
         live = [job for job in jobs if job["name"] == attempt.name and job["state"] in LIVE]
         # The word of a job is proof for its own node; of the others only Slurm knows.
@@ -254,7 +214,7 @@ class Desk:
                     if time.monotonic() > deadline:
                         raise Trouble("the job has not answered yet")
                     time.sleep(_LOOK_S)
-        return self._look(attempt.name, self.queue.jobs(), "")
+        return self._look(attempt.name, self._jobs(), "")
 
     def _ask(self, attempt: Attempt, control: Table) -> int:
         with attempt.lock():
@@ -307,13 +267,16 @@ class Desk:
         """Drop the files of an ended attempt; its claim stays, for some weeks."""
         attempt = Attempt(self.base, self.asked["name"])
         if not attempt.forbid().startswith("job.") or attempt.read("exit.json"):
-            folder = attempt.read("place.json").get("folder")
+            folder = attempt.place()
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._free_request(os.path.dirname(folder))
+            array = attempt.array()
             for name in os.listdir(attempt.folder):
                 if name not in ("claim", "exit.json", "lock", "asking"):
                     os.unlink(attempt.path(name))
+            if array is not None:
+                array[0].leave(array[1])
             self._prune()
             return {}
         raise Trouble("the job has not ended")
@@ -330,8 +293,7 @@ class Desk:
         jobs, oldest = os.path.join(self.base, "jobs"), time.time() - _KEPT_S
         for name in os.listdir(jobs):
             folder = os.path.join(jobs, name)
-            forgotten = not os.path.exists(os.path.join(folder, "place.json"))
-            if forgotten and os.stat(folder).st_mtime < oldest:
+            if not Attempt(self.base, name).place() and os.stat(folder).st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

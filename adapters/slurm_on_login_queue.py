@@ -33,6 +33,8 @@ LIVE = [
 """States of a job that may still run something."""
 
 JOB_ID = re.compile(r"[0-9]+\Z")
+_ROW_ID = re.compile(r"[0-9]+(_[0-9]+)?\Z")
+_LARGEST_ARRAY = re.compile(r"^MaxArraySize\s*=\s*([0-9]+)\s*$", re.MULTILINE)
 _FIELDS = ("JOBID", "NAME", "STATE", "REASON", "START_TIME", "NODELIST", "COMMENT")
 _FORMAT = "%i|%j|%T|%r|%S|%N|%k"
 _PARTITION = ("name", "up", "limit", "nodes", "cpus", "memory_mb", "gres")
@@ -57,7 +59,12 @@ class Queue(Protocol):
     """
 
     def about(self) -> Table:
-        """Tell of the site: ``slurm``, its version, and ``partitions``, as sinfo has them."""
+        """Tell of the site.
+
+        Returns:
+            ``slurm``, its version; ``partitions``, as sinfo has them; ``array``, how many
+            elements an array may have, 0 where there are none by this way.
+        """
         ...
 
     def submit(self, job: Table) -> str:
@@ -65,6 +72,7 @@ class Queue(Protocol):
 
         Args:
             job: ``options`` by sbatch's long names; the ``script``, its ``path`` and ``args``.
+                With the option ``array`` it is an array of jobs, and has one id.
 
         Raises:
             Trouble: refused, or nobody knows whether it was accepted: look for it by its name.
@@ -74,7 +82,8 @@ class Queue(Protocol):
     def jobs(self) -> list[Table]:
         """Return all jobs of the user that bear a name of ours and that Slurm still knows.
 
-        Each has ``id``, ``name``, ``state``, ``reason``, ``start`` and ``nodes``, as texts.
+        Each has ``id``, ``name``, ``state``, ``reason``, ``start`` and ``nodes``, as texts. An
+        element of an array has its array's name, and that one's id and its index as ``7_0``.
         """
         ...
 
@@ -129,7 +138,18 @@ class CommandQueue:
         lines = self._run("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").stdout.splitlines()
         rows = [line.split("|") for line in lines]
         partitions = [dict(zip(_PARTITION, row)) for row in rows if len(row) == len(_PARTITION)]
-        return {"slurm": version.stdout.strip(), "partitions": partitions}
+        return {
+            "slurm": version.stdout.strip(),
+            "partitions": partitions,
+            "array": self._largest_array(),
+        }
+
+    def _largest_array(self) -> int:
+        try:
+            found = _LARGEST_ARRAY.search(self._run("scontrol", "show", "config").stdout)
+        except Trouble:
+            return 0
+        return int(found.group(1)) if found else 0
 
     def submit(self, job: Table) -> str:
         """See `Queue.submit`."""
@@ -145,7 +165,7 @@ class CommandQueue:
 
     def jobs(self) -> list[Table]:
         """See `Queue.jobs`; an odd answer is none."""
-        done = self._run("squeue", "-a", "-u", str(os.getuid()), "-t", "all", "-o", _FORMAT)
+        done = self._run("squeue", "-a", "-r", "-u", str(os.getuid()), "-t", "all", "-o", _FORMAT)
         lines = done.stdout.splitlines()
         # The header proves that an empty list is an answer.
         if done.returncode != 0 or not lines or tuple(lines[0].split("|")) != _FIELDS:
@@ -157,7 +177,7 @@ class CommandQueue:
             if len(fields) != len(_FIELDS):
                 raise Trouble(f"squeue gives an odd line: {line[:200]}")
             found.append(dict(zip(("id", "name", "state", "reason", "start", "nodes"), fields)))
-        return [job for job in found if job["name"].startswith(PREFIX) and JOB_ID.match(job["id"])]
+        return [job for job in found if job["name"].startswith(PREFIX) and _ROW_ID.match(job["id"])]
 
     def recorded(self, job_id: str) -> str:
         """See `Queue.recorded`."""

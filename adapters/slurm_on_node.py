@@ -41,7 +41,9 @@ _CANNOT_EXECUTE = 127
 
 def main(folder: str) -> int:
     """Run the attempt and return the exit status of the job."""
-    own = "job.{}.{}".format(os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0"))
+    array = "SLURM_ARRAY_JOB_ID" in os.environ
+    name = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}" if array else "{SLURM_JOB_ID}"
+    own = f"job.{name}.{{}}".format(os.environ.get("SLURM_RESTART_COUNT", "0"), **os.environ)
     claim = os.path.join(folder, "claim")
     try:
         os.symlink(own, claim)
@@ -272,14 +274,12 @@ class Job:
     def _signal_all(self, number: int) -> bool:
         """Signal all descendants, also those that are started meanwhile; say whether there are."""
         reached: set[int] = set()
-        while True:
-            new = _descendants() - reached
-            if not new:
-                return bool(reached)
+        while new := _descendants() - reached:
             for pid in new:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
             reached |= new
+        return bool(reached)
 
     def _finish(self, error: str) -> None:
         usage, status = self.usage, self.status
@@ -309,8 +309,8 @@ class Job:
         write(self.folder, name, content, once=once)
 
 
-def write(folder: str, name: str, content: Table, *, once: bool = False) -> None:
-    """Write a whole JSON file, private; with ``once``, what is there already stays."""
+def write(folder: str, name: str, content: Table, *, once: bool = False) -> bool:
+    """Write a whole JSON file, private, and say so; with ``once``, what is there already stays."""
     path = os.path.join(folder, name)
     part = f"{path}.{os.uname().nodename}.{os.getpid()}.{threading.get_ident()}"
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -319,13 +319,14 @@ def write(folder: str, name: str, content: Table, *, once: bool = False) -> None
         os.fsync(file.fileno())
     if not once:
         os.replace(part, path)
-        return
+        return True
     try:
         os.link(part, path)
     except FileExistsError:
-        pass
+        return False
     finally:
         os.unlink(part)
+    return True
 
 
 def _ended(status: int | None) -> Table:
@@ -340,9 +341,7 @@ def _ended(status: int | None) -> Table:
 def _descendants() -> set[int]:
     """Return every process below this one that is not a zombie."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b") ")[2].split()

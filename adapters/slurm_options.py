@@ -49,6 +49,8 @@ _NUMBERS = {
     "answer_s": Span(1, 600),
     "poll_s": Span(0.1, 600),
     "settle_s": Span(0.1, 600),
+    "array_min": Span(0, 100_000, whole=True),
+    "array_wait_s": Span(0.1, 60),
 }
 
 
@@ -106,6 +108,12 @@ class SshOptions(SlurmOptions):
 
     bin: str = ""
     """Folder of Slurm's commands, where they are not on PATH."""
+
+    array_min: int = 10
+    """So many submissions of one shape that come together become one array of jobs; 0: never."""
+
+    array_wait_s: float = 1.0
+    """How long a submission waits at most for others, while that many come in this time."""
 
     @property
     def target(self) -> Target:

@@ -49,7 +49,7 @@ class RestQueue:
             found = [row for part in _rows(told, "partitions") for row in _kinds(part, nodes)]
         except (KeyError, TypeError, ValueError) as exc:
             raise Trouble(f"slurmrestd describes its partitions oddly: {exc!r}") from exc
-        return {"slurm": f"slurm {version}", "partitions": found}
+        return {"slurm": f"slurm {version}", "partitions": found, "array": 0}
 
     def submit(self, job: Table) -> str:
         """See `Queue.submit`."""

@@ -45,6 +45,7 @@ PERMANENT = (
     "Invalid qos",
     "Invalid license",
     "Invalid feature",
+    "Invalid job array specification",
     "Invalid generic resource",
     "Requested node configuration is not available",
     "More processors requested than permitted",

@@ -149,6 +149,12 @@ def job_name(owner: str, key: AttemptKey) -> str:
     return f"{PREFIX}{digest[:24]}"
 
 
+def array_name(names: Iterable[str]) -> str:
+    """Return the name of the array of these jobs, in this order."""
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return f"{PREFIX}a-{digest[:22]}"
+
+
 def result_of(told: Mapping[str, Any], where: str) -> Any:
     """Return what an answer of the program brings.
 

@@ -35,6 +35,32 @@ class Partition:
     gres: str
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a site has told of itself."""
+
+    base: str
+    """The folder of this fabric's attempts there."""
+
+    partitions: list[Partition]
+    """Those in which its jobs can be."""
+
+    largest_array: int
+    """How many elements an array may have; 0 where there are none."""
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any], partition: str) -> Site:
+        """Read a greeting; raises `KeyError`, `TypeError` or `ValueError` where it is none."""
+        found = of_partition(read_partitions(told["partitions"]), partition)
+        return cls(str(told["base"]), found, int(told["array"]))
+
+    @property
+    def longest_s(self) -> float | None:
+        """The longest time that a job may have; None where that is not known."""
+        limits = [found.limit_s for found in self.partitions if found.limit_s is not None]
+        return max(limits, default=None)
+
+
 def read_partitions(told: Any) -> list[Partition]:
     """Read the partitions of the login node's greeting; a line that means nothing is left out."""
     found: list[Partition] = []

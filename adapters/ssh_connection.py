@@ -21,7 +21,7 @@ import paramiko
 from paramiko.ssh_exception import AuthenticationException, IncompatiblePeer, SSHException
 
 from temporal_fabric.adapters.slurm_transport import PeerRefused
-from temporal_fabric.adapters.ssh_conversation import Conversation
+from temporal_fabric.adapters.ssh_conversation import Conversation, session
 from temporal_fabric.errors import BackendUnknown, TransientBackendError
 
 if TYPE_CHECKING:
@@ -89,28 +89,32 @@ class SshConnection:
             TransientBackendError: the host was not reached, or refuses us.
         """
         with self._session(limit_s) as transport, _translated(self._way.target):
-            for kept in self._waiting():
-                try:
-                    said = self._converse(kept, line, end, limit_s)
-                except TimeoutError:
-                    raise
-                except (SSHException, EOFError, OSError):
-                    if not transport.is_active():
-                        raise
-                else:
-                    if said.code is None:
-                        return said
+            said = self._ask_again(transport, line, end, limit_s)
+            if said is not None:
+                return said
             begun = Conversation(transport, program, self._way.connect_s)
             return self._converse(begun, line, end, limit_s)
 
-    def _waiting(self) -> Generator[Conversation]:
-        """Yield the program that waits for a line, if there is one."""
+    def _ask_again(
+        self, transport: paramiko.Transport, line: bytes, end: bytes, limit_s: float
+    ) -> Said | None:
+        """Ask a program that waits; return None where there is none, or it had ended."""
         with self._counting:
             kept = self._kept.pop() if self._kept else None
-        if kept is not None and kept.usable:
-            yield kept
-        elif kept is not None:
+        if kept is None:
+            return None
+        if not kept.usable:
             kept.close()
+            return None
+        try:
+            said = self._converse(kept, line, end, limit_s)
+        except TimeoutError:
+            raise
+        except (SSHException, EOFError, OSError):
+            if transport.is_active():
+                return None
+            raise
+        return said if said.code is None else None
 
     def _converse(self, talk: Conversation, line: bytes, end: bytes, limit_s: float) -> Said:
         try:
@@ -123,6 +127,8 @@ class SshConnection:
             return said
         with self._counting:
             self._kept.append(talk)
+        if self._closed:
+            self._let_go(0)
         return said
 
     @contextlib.contextmanager
@@ -136,18 +142,15 @@ class SshConnection:
             BackendUnknown: the connection was lost.
         """
         with self._session(limit_s) as transport, self._lost(transport):
-            self._make_room()
-            client = paramiko.SFTPClient.from_transport(transport)
-            if client is None:
-                raise BackendUnknown(f"no session for files [host={self._way.target}]")
+            self._let_go(max(0, self._way.sessions - self._busy))
+            channel = session(transport, self._way.connect_s)
             try:
-                channel = client.get_channel()
-                if channel is not None:
-                    channel.settimeout(limit_s)
-                yield client
+                channel.settimeout(limit_s)
+                channel.invoke_subsystem("sftp")
+                yield paramiko.SFTPClient(channel)
             finally:
                 with contextlib.suppress(SSHException, EOFError, OSError):
-                    client.close()
+                    channel.close()
 
     @contextlib.contextmanager
     def _lost(self, transport: paramiko.Transport) -> Generator[None]:
@@ -164,6 +167,7 @@ class SshConnection:
     def close(self) -> None:
         """End the connection; calls under way fail, none begins any more."""
         self._closed = True
+        self._let_go(0)
         with self._lock:
             self._drop()
 
@@ -182,11 +186,11 @@ class SshConnection:
                 self._busy -= 1
             self._sessions.release()
 
-    def _make_room(self) -> None:
-        """Let programs go that wait, where they hold the sessions that are left."""
+    def _let_go(self, room: int) -> None:
+        """Let programs go that wait, but for so many, which were asked last."""
         with self._counting:
-            free = max(0, self._way.sessions - self._busy)
-            over, self._kept = self._kept[free:], self._kept[:free]
+            over = self._kept[: max(0, len(self._kept) - room)]
+            self._kept = self._kept[len(over) :]
         for kept in over:
             kept.close()
 

@@ -25,6 +25,7 @@ _LARGEST = 1 << 25
 """No answer is larger."""
 
 _LOOK_MS = 500
+_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,22 @@ class Said:
     """Its exit status, or None where it waits for the next line."""
 
 
+def session(transport: paramiko.Transport, limit_s: float) -> paramiko.Channel:
+    """Open a session; wait where sessions that were closed are not quite gone on the host.
+
+    Raises:
+        SSHException: the host gives none.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return transport.open_session(timeout=limit_s)
+        except SSHException:  # of whatever kind: callers get one another's here
+            if time.monotonic() > deadline or not transport.is_active():
+                raise
+            time.sleep(_AGAIN_S)
+
+
 class Conversation:
     """One run of a program.
 
@@ -60,7 +77,7 @@ class Conversation:
 
     def __init__(self, transport: paramiko.Transport, program: Program, limit_s: float) -> None:
         self._transport, self._opening = transport, program.opening
-        self._channel = transport.open_session(timeout=limit_s)
+        self._channel = session(transport, limit_s)
         self._used = time.monotonic()
         try:
             self._channel.settimeout(limit_s)

@@ -139,14 +139,17 @@ class Slurm:
             allow_agent=False,
         )
 
-    async def start(self, attempt: AttemptSpec) -> None:
-        """Submit a job."""
-        await asyncio.to_thread(self._submit, *_program(attempt))
+    async def start(self, attempt: AttemptSpec, *options: str) -> None:
+        """Submit a job, with some more options of sbatch."""
+        await asyncio.to_thread(self._submit, *_program(attempt), options)
 
-    def _submit(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def _submit(
+        self, command: Sequence[str], env: Mapping[str, str], options: Sequence[str]
+    ) -> None:
         exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items())
         script = f"#!/bin/sh\n{exports}exec {shlex.join(command)}\n"
-        stdin, stdout, _ = self._client.exec_command("sbatch --parsable --output=/dev/null")
+        asked = shlex.join(["sbatch", "--parsable", "--output=/dev/null", *options])
+        stdin, stdout, _ = self._client.exec_command(asked)
         stdin.write(script)
         stdin.channel.shutdown_write()
         if not stdout.read().strip().isdigit():

@@ -38,7 +38,7 @@ def commands(site: SlurmSite) -> Callable[[str, str], str]:
     def make(name: str, script: str) -> str:
         folder = site.home / f"bin{time.monotonic_ns()}"
         folder.mkdir()
-        for known in ("sbatch", "squeue", "scancel", "sinfo", "sacct"):
+        for known in ("sbatch", "squeue", "scancel", "sinfo", "sacct", "scontrol"):
             (folder / known).symlink_to(shutil.which(known) or "")
         (folder / name).unlink()
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -66,7 +66,8 @@ async def test_an_sbatch_that_fails_after_it_was_accepted_is_one_job(
     bench: SlurmBench, commands: Callable[[str, str], str]
 ) -> None:
     """The error of a lost reply is looked through: the job is found by its name, and runs once."""
-    script = "/usr/bin/sbatch \"$@\" > /dev/null; echo 'Socket timed out on send/recv' >&2; exit 1"
+    script = '[ "$1" = --version ] && exec /usr/bin/sbatch "$@"\n'
+    script += "/usr/bin/sbatch \"$@\" > /dev/null; echo 'Socket timed out on send/recv' >&2; exit 1"
     key = bench.key()
     attempt = bench.attempt(key, REPORTING.format(0.2))
 

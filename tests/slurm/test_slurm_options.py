@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from temporal_fabric.adapters import slurm_on_login, slurm_on_login_jobs, slurm_on_node
+from temporal_fabric.adapters import slurm_login
 from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, Phase
-from temporal_fabric.adapters.slurm_batch import Place, job_options
+from temporal_fabric.adapters.slurm_batch import Place, array_job, job, job_options, shape
 from temporal_fabric.adapters.slurm_options import check_options, read_options
 from temporal_fabric.adapters.slurm_rest_forms import submission
 from temporal_fabric.adapters.slurm_states import ENDS, read_seen, status_of
@@ -25,7 +25,7 @@ from tests.bodies import process
 LOGIN = {"host": "login.example.org", "user": "ada", "agent": True}
 
 
-@pytest.mark.parametrize("module", [slurm_on_login, slurm_on_login_jobs, slurm_on_node])
+@pytest.mark.parametrize("module", slurm_login.PROGRAM)
 def test_what_runs_on_a_cluster_is_python_3_8(module: Any) -> None:
     """The programs for login and compute nodes have no syntax that Python 3.8 lacks."""
     ast.parse(Path(module.__file__).read_text(), feature_version=(3, 8))
@@ -87,6 +87,8 @@ def test_every_wrong_option_is_told_with_its_place(tmp_path: Path) -> None:
         "qos": "-x",
         "agent": "yes",
         "sessions": 99,
+        "array_min": -1,
+        "array_wait_s": 0,
         "jump": 3,
         "extra": 1,
     }
@@ -106,6 +108,8 @@ def test_every_wrong_option_is_told_with_its_place(tmp_path: Path) -> None:
         ("E_SLURM_FIELD", "qos"),
         ("E_TYPE", "agent"),
         ("E_RANGE", "sessions"),
+        ("E_RANGE", "array_min"),
+        ("E_RANGE", "array_wait_s"),
         ("E_TYPE", "jump"),
         ("E_UNKNOWN_FIELD", "extra"),
     }
@@ -162,6 +166,25 @@ def test_a_job_has_the_words_of_its_interface(tmp_path: Path) -> None:
     assert "kill_warning_signal" not in old["job"]
     assert (new["kill_warning_signal"], new["kill_warning_flags"]) == ("USR1", ["BATCH_JOB"])
     assert new["kill_warning_delay"]["number"] == 100
+
+
+def test_jobs_that_differ_in_themselves_alone_have_one_shape(tmp_path: Path) -> None:
+    """Name, log and folder are each attempt's own; cores, time and setup make another shape."""
+    site = read_options({**LOGIN}, "c")
+
+    def told(name: str, site: Any = site, **more: Any) -> dict[str, Any]:
+        request = ExecutionRequest.from_mapping({**process(name), **more})
+        attempt = AttemptSpec(AttemptKey("t", name, 1), request, tmp_path, tmp_path, 1)
+        return job(attempt, f"fab-{name}", Place.of("/b", f"fab-{name}", attempt.key), site, None)
+
+    one, two = told("a"), told("b")
+    several = array_job(one, "fab-a-1", "/b", 2)
+
+    assert shape(one) == shape(two) == shape(several)
+    assert one["options"] != two["options"]
+    assert shape(told("a", limits={"wall_s": 60})) != shape(one)
+    assert shape(told("a", read_options({**LOGIN, "setup": "env.sh"}, "c"))) != shape(one)
+    assert several["options"]["output"] == "/b/arrays/fab-a-1/%a/slurm.log"
 
 
 def test_every_state_of_slurm_has_one_meaning() -> None:

@@ -1,8 +1,9 @@
 """A login node that does not answer as it should: sshd runs this instead of what was asked for.
 
-``python slurm_fault.py VERB FAULT COUNTER``: calls of one verb meet the fault, all others and the
-moving of files go on as they are. It stands on the standard library alone, because it runs as the
-site's user. The fault is a value of `temporal_fabric.testing.bench.Fault`.
+``python slurm_fault.py VERB FAULT COUNTER``: calls of one verb, and of those that begin like it,
+meet the fault; all others and the moving of files go on as they are. It stands on the standard
+library alone, because it runs as the site's user. The fault is a value of
+`temporal_fabric.testing.bench.Fault`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def main(verb: str, fault: str, counter: Path) -> None:
     if "sftp" in wanted.split(maxsplit=1)[0]:
         os.execv(_SFTP, [_SFTP])  # noqa: S606 - it takes over the session
     program, line = sys.stdin.buffer.readline(), sys.stdin.buffer.readline()
-    met = json.loads(line)["verb"] == verb
+    met = json.loads(line)["verb"].startswith(verb)
     if met and fault == "lost_request":
         _cut()
     argv = ["/bin/bash", "-c", wanted]
