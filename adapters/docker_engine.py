@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporal_fabric.adapters import docker_logs
+from temporal_fabric.adapters.container_inside import image_of
 from temporal_fabric.adapters.contract import Inventory, JobHandle, JobStatus, Phase, Verdict
 from temporal_fabric.adapters.docker_calls import Engine
 from temporal_fabric.adapters.docker_commands import DockerCommands
 from temporal_fabric.adapters.docker_jobs import WALL, DockerJobs
 from temporal_fabric.adapters.docker_options import read_options
-from temporal_fabric.adapters.docker_profile import image_of
 from temporal_fabric.adapters.docker_records import prune
 from temporal_fabric.adapters.docker_verdict import docker_verdict, unfit
 from temporal_fabric.errors import TransientBackendError
@@ -99,7 +99,7 @@ class DockerEngineAdapter:
 
     async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
         """See `Adapter.can_fulfill`."""
-        reference = image_of(request, self._options)
+        reference = image_of(request, self._options.image)
         about = await self._call(self._engine.about)
         image = await self._call(self._engine.image, reference) if reference else None
         return docker_verdict(request, self._config.labels, self._options, about, image)

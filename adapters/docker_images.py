@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from temporal_fabric.adapters.container_rules import allowed, whole
 from temporal_fabric.errors import BackendError, PermanentBackendError, TransientBackendError
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from temporal_fabric.adapters.docker_calls import Engine
     from temporal_fabric.adapters.docker_options import DockerOptions
 
-_DIGEST = "sha256:"
 _TRIES = 4
 _PAUSE_S = 1.0
 """After the first of them; each further pause is twice as long."""
@@ -24,33 +23,11 @@ _FOR_GOOD = ("not found", "denied", "unauthorized", "manifest unknown", "invalid
 """What a registry says that it will say again."""
 
 
-def allowed(reference: str, image: Image | None, options: DockerOptions) -> bool:
-    """Return whether the host's owner lets an image run.
-
-    Args:
-        reference: As the request names it.
-        image: What the engine has of that name; None where it has nothing.
-        options: The owner's; their own image is always allowed.
-    """
-    if reference == options.image:
-        return True
-    names = {reference, whole(reference)}
-    digests = {name.partition("@")[2] for name in names}
-    if image is not None:
-        digests |= {image.id, *(name.partition("@")[2] for name in image.digests)}
-    return any(
-        pattern in digests
-        if pattern.startswith(_DIGEST)
-        else any(fnmatchcase(name, pattern) for name in names)
-        for pattern in options.images
-    )
-
-
-def whole(reference: str) -> str:
-    """Return a reference with its tag; one without tag and digest means ``latest``."""
-    if "@" in reference or ":" in reference.rpartition("/")[2]:
-        return reference
-    return f"{reference}:latest"
+def digests_of(image: Image | None) -> frozenset[str]:
+    """Return an image's id, and the digests by which registries know it."""
+    if image is None:
+        return frozenset()
+    return frozenset({image.id, *(name.partition("@")[2] for name in image.digests)})
 
 
 def have(
@@ -68,7 +45,7 @@ def have(
         found = engine.image(reference)
     if found is None:
         raise TransientBackendError(f"an image was fetched and is gone [image={reference}]")
-    if not allowed(reference, found, options):
+    if not allowed(reference, options, digests_of(found)):
         raise PermanentBackendError(
             f"the image may not run here (E_IMAGE) [image={reference}, digest={found.id}]: ask "
             "the host's owner to list it in the backend's option 'images'"

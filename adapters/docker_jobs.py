@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from temporal_fabric import durable
 from temporal_fabric.adapters import docker_images, leftover
+from temporal_fabric.adapters.container_inside import image_of
 from temporal_fabric.adapters.contract import AttemptKey, JobStatus, Phase
 from temporal_fabric.adapters.docker_answers import CREATED, EXITED, PAUSED, RUNNING
 from temporal_fabric.adapters.docker_calls import NameTaken, NotRunning
-from temporal_fabric.adapters.docker_profile import LABEL, container_of, gpus_of, image_of
+from temporal_fabric.adapters.docker_profile import LABEL, container_of, gpus_of
 from temporal_fabric.adapters.docker_records import DockerRecord
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError, TransientBackendError
 from temporal_fabric.states import Reason
@@ -98,7 +99,7 @@ class DockerJobs:
         if (seen := self._inspect(key)) is not None and seen.started_at is not None:
             return seen.id
         image = docker_images.have(
-            self._engine, image_of(attempt.request, self._options), self._options, attempt.say
+            self._engine, image_of(attempt.request, self._options.image), self._options, attempt.say
         )
         with record.turn(_TURN_S):
             for _ in range(_ROUNDS):
@@ -256,7 +257,7 @@ class DockerJobs:
         self, attempt: AttemptSpec, ticket: Path, image: Image, devices: tuple[str, ...]
     ) -> str:
         key, limits = attempt.key, attempt.request.limits
-        reference = image_of(attempt.request, self._options)
+        reference = image_of(attempt.request, self._options.image)
         config = container_of(attempt, image.id, ticket, self._options, self._engine.about())
         config["Labels"] = {
             f"{LABEL}.attempt": str(key),

@@ -23,20 +23,19 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters import option_checks
+from temporal_fabric.adapters import container_rules, option_checks
+from temporal_fabric.adapters.container_rules import RULES, Rules, is_text, is_texts
 from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.shapes import is_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 _NOBODY = "65534:65534"
 _USER = re.compile(r"[1-9][0-9]{0,9}:[0-9]{1,10}\Z")
 _UNIX = "unix:///"
-_PRIVATE = ("/proc", "/sys", "/dev", "/run/docker.sock", "/var/run/docker.sock")
-"""What would give a payload the host: never mounted, whatever the owner lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +66,9 @@ def read_options(options: Mapping[str, Any], backend: str) -> DockerOptions:
         RequestRejected: an option is unknown or has a wrong value; every one is a problem.
     """
     at = f"/backends/{backend}/options"
-    problems = [*option_checks.names(options, DockerOptions, at)]
-    problems += [
-        Problem(code, f"{at}/{name}", text, actual=repr(options[name])[:80])
-        for name, (right, code, text) in _RULES.items()
-        if name in options and not right(options[name])
+    problems = [
+        *option_checks.names(options, DockerOptions, at),
+        *container_rules.check(options, _RULES, at),
     ]
     if find_spec("docker") is None:
         text = "Docker's SDK is not installed: pip install 'temporal-fabric[docker]'"
@@ -95,52 +92,23 @@ def _can_run_as(user: str) -> bool:
     return bool(_USER.match(user)) and (not os.geteuid() or user == _own_user())
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
-
-
-def _texts(value: Any) -> bool:
-    return is_list(value) and all(_text(item) for item in value)
-
-
-def _paths(value: Any) -> bool:
-    return _texts(value) and all(_mountable(path) for path in value)
-
-
-def _mountable(path: str) -> bool:
-    whole = os.path.normpath(path)
-    private = any(whole == at or whole.startswith(f"{at}/") for at in _PRIVATE)
-    return path.startswith("/") and whole not in {"/", "//"} and not private
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+_RULES: Rules = {
     "host": (
-        lambda value: _text(value) and value.startswith(_UNIX),
+        lambda value: is_text(value) and value.startswith(_UNIX),
         "E_TYPE",
         "host is unix:///path: an engine elsewhere sees other folders than this worker",
     ),
-    "image": (_text, "E_IMAGE", "image is one image reference, such as python:3.12-slim"),
-    "images": (
-        _texts,
-        "E_IMAGE",
-        "images is a list of references, with * for anything, and of sha256: digests",
-    ),
-    "pull": (lambda value: isinstance(value, bool), "E_TYPE", "pull is true or false"),
-    "mounts": (
-        _paths,
-        "E_PATH",
-        "mounts is a list of full paths, without /, /proc, /sys, /dev and the engine's socket",
-    ),
+    **RULES,
     "network": (
-        lambda value: _text(value) and value not in {"host", "none"} and ":" not in value,
+        lambda value: is_text(value) and value not in {"host", "none"} and ":" not in value,
         "E_ISOLATION",
         "network names a network of the engine, such as bridge; never host or another container's",
     ),
-    "gpus": (_texts, "E_TYPE", 'gpus is a list of device ids, such as ["0", "1"]'),
+    "gpus": (is_texts, "E_TYPE", 'gpus is a list of device ids, such as ["0", "1"]'),
     "user": (
         lambda value: isinstance(value, str) and _can_run_as(value),
         "E_ISOLATION",

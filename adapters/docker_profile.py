@@ -1,21 +1,21 @@
-"""The container of an attempt: what it runs, what it sees, and what it may not do.
-
-Inside it the attempt's folders have these names, whatever they are called on the host::
-
-    /input        staged inputs, to read       /task         current folder of a process
-    /output       what is kept                 /checkpoints  shared by the attempts of an experiment
-    /fabric/      error.txt, telemetry.jsonl
-"""
+"""The container of an attempt on a Docker engine: what it may use, and what it may not do."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import durable, python_runner
+from temporal_fabric.adapters.container_inside import (
+    CALL,
+    RUNNER,
+    WRITTEN,
+    call_of,
+    program_of,
+    variables,
+)
 from temporal_fabric.requests.quantities import GIGABYTE
 
 if TYPE_CHECKING:
@@ -28,78 +28,9 @@ if TYPE_CHECKING:
 
 LABEL = "temporal-fabric"
 
-FOLDERS = ("/input", "/task", "/output", "/checkpoints", "/tmp")  # noqa: S108 - its own
-"""What a payload has inside, whatever its image."""
-
-_INSIDE = {
-    "FABRIC_INPUT_DIR": "/input",
-    "FABRIC_TASK_DIR": "/task",
-    "FABRIC_OUTPUT_DIR": "/output",
-    "FABRIC_CHECKPOINT_DIR": "/checkpoints",
-    "FABRIC_ERROR_FILE": "/fabric/error.txt",
-    "FABRIC_TELEMETRY": "/fabric/telemetry.jsonl",
-}
-_WRITTEN = ("error.txt", "telemetry.jsonl")
-_CALL, _RUNNER = "/fabric/call.json", "/fabric/python_runner.py"
 _PIDS = 4096
 _PERIOD_US = 100_000
 _TMP = "rw,nosuid,nodev,mode=1777"
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What a container runs, in terms of its inside."""
-
-    entrypoint: list[str] | None
-    """None for the image's own."""
-
-    command: list[str]
-    env: dict[str, str]
-    workdir: str | None
-    """None for the image's own."""
-
-    network: bool
-
-
-def image_of(request: ExecutionRequest, options: DockerOptions) -> str:
-    """Return the reference of the image that a request runs in; empty where none is known."""
-    if request.payload.container is not None:
-        return request.payload.container.image
-    if request.environment is not None and request.environment.image is not None:
-        return request.environment.image
-    return options.image
-
-
-def program_of(request: ExecutionRequest, folder: Path) -> Program:
-    """Return what a request runs; what it reads is written below the attempt's folder.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    container, process = request.payload.container, request.payload.process
-    if container is not None:
-        workdir = container.workdir and _below_task(container.workdir)
-        command, args = list(container.command), list(container.args)
-        outbound = container.network == "outbound"
-        return Program(command or None, args, dict(container.env), workdir or None, outbound)
-    if process is not None:
-        workdir, outbound = _below_task(process.workdir or ""), process.network == "outbound"
-        return Program(list(process.command), [], dict(process.env), workdir, outbound)
-    python = request.payload.python
-    if python is None:
-        raise TypeError("the verdict admits container, process and python payloads only")
-    entry_point = python.entry_point
-    if python.source:
-        file = folder / "task" / entry_point.partition(":")[0]
-        durable.replace(file, "".join(f"{line}\n" for line in python.source).encode())
-        file.chmod(0o644)
-        entry_point = f"/task/{entry_point}"
-    asked = {"entry_point": entry_point, "args": list(python.args), "kwargs": dict(python.kwargs)}
-    durable.replace(folder / "call.json", json.dumps(asked).encode())
-    (folder / "call.json").chmod(0o644)
-    argv = ["python3", "-s", _RUNNER, _CALL]
-    outbound = python.network == "outbound"
-    return Program(argv, [], dict(python.env), _below_task(python.workdir or ""), outbound)
 
 
 def container_of(
@@ -117,10 +48,10 @@ def container_of(
     Raises:
         OSError: the attempt's folder cannot be written.
     """
-    request, program = attempt.request, program_of(attempt.request, attempt.folder)
+    request, program = attempt.request, program_of(attempt.request)
+    _write_call(attempt)
     _own(attempt, options.user)
-    home = {"HOME": "/task", "TMPDIR": "/tmp", "PYTHONUNBUFFERED": "1"}  # noqa: S108 - its own
-    env = home | program.env | attempt.env | _INSIDE
+    env = variables(program, attempt.env)
     config: dict[str, Any] = {
         "Image": image,
         "Cmd": program.command,
@@ -147,6 +78,20 @@ def container_of(
     if program.workdir is not None:
         config["WorkingDir"] = program.workdir
     return config
+
+
+def _write_call(attempt: AttemptSpec) -> None:
+    """Write what a `python` payload reads into the attempt's folder."""
+    python = attempt.request.payload.python
+    if python is None:
+        return
+    if python.source:
+        file = attempt.folder / "task" / python.entry_point.partition(":")[0]
+        durable.replace(file, "".join(f"{line}\n" for line in python.source).encode())
+        file.chmod(0o644)
+    call = attempt.folder / "call.json"
+    durable.replace(call, json.dumps(call_of(python, "/task")).encode())
+    call.chmod(0o644)
 
 
 _LOG = {
@@ -201,11 +146,11 @@ def _mounts(attempt: AttemptSpec, ticket: Path, options: DockerOptions) -> Itera
     for name in ("task", "output"):
         yield _bind(folder / name, f"/{name}")
     yield _bind(attempt.checkpoints, "/checkpoints")
-    for name in _WRITTEN:
+    for name in WRITTEN:
         yield _bind(folder / name, f"/fabric/{name}")
     if attempt.request.payload.python is not None:
-        yield _bind(folder / "call.json", _CALL, read_only=True)
-        yield _bind(Path(python_runner.__file__), _RUNNER, read_only=True)
+        yield _bind(folder / "call.json", CALL, read_only=True)
+        yield _bind(Path(python_runner.__file__), RUNNER, read_only=True)
     for path in options.mounts:
         yield _bind(Path(path), path, read_only=True)
 
@@ -214,13 +159,9 @@ def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, An
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 
 
-def _below_task(path: str) -> str:
-    return str(PurePosixPath("/task", path))
-
-
 def _own(attempt: AttemptSpec, user: str) -> None:
     """Give the payload's user what it reads and writes; nothing to do where it is the worker's."""
-    for name in _WRITTEN:
+    for name in WRITTEN:
         (attempt.folder / name).touch(mode=0o600)
     uid, gid = (int(number) for number in user.split(":"))
     if (uid, gid) == (os.geteuid(), os.getegid()):
@@ -232,5 +173,5 @@ def _own(attempt: AttemptSpec, user: str) -> None:
             os.chown(at, uid, gid, follow_symlinks=False)
             for name in files:
                 os.chown(Path(at, name), uid, gid, follow_symlinks=False)
-    for name in _WRITTEN:
+    for name in WRITTEN:
         os.chown(attempt.folder / name, uid, gid, follow_symlinks=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters import fitting
+from temporal_fabric.adapters import container_rules, fitting
+from temporal_fabric.adapters.container_inside import image_of
 from temporal_fabric.adapters.contract import Shortfall, Verdict
-from temporal_fabric.adapters.docker_images import allowed
-from temporal_fabric.adapters.docker_profile import FOLDERS, cores_of, image_of, memory_of
+from temporal_fabric.adapters.docker_images import digests_of
+from temporal_fabric.adapters.docker_profile import cores_of, memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,14 +70,14 @@ def docker_verdict(
     return Verdict.of(
         *fitting.files(request),
         *_image(request, options, image),
-        *_environment(request),
+        *container_rules.environment(request),
         *fitting.settings(request),
         *fitting.resources(
             request, cores=about.cores, memory_bytes=about.memory_bytes, gpus=len(options.gpus)
         ),
         *_limits(request, about),
-        *_network(request, options),
-        *_workdir(request, options),
+        *container_rules.network(request, options),
+        *container_rules.workdir(request, options),
         *fitting.constraints(request, labels),
     )
 
@@ -85,45 +85,14 @@ def docker_verdict(
 def _image(
     request: ExecutionRequest, options: DockerOptions, image: Image | None
 ) -> Iterator[Shortfall]:
-    reference, at = image_of(request, options), _place_of_image(request)
-    if not reference:
-        yield Shortfall(
-            f"has no image for {request.kind} payloads",
-            "name one under /environment/image, or set the backend's option 'image'",
-            "E_IMAGE",
-        )
-    elif not allowed(reference, image, options):
-        named = ", ".join(options.images) or options.image or "none"
-        yield Shortfall(
-            f"may not run the image {reference!r} (E_IMAGE); allowed: {named}",
-            f"set {at} to an allowed image, or list it in the backend's option 'images'",
-            "E_IMAGE",
-        )
-    elif image is None and not options.pull:
+    lacking = list(container_rules.image(request, options, digests_of(image)))
+    yield from lacking
+    if not lacking and image is None and not options.pull:
+        reference = image_of(request, options.image)
         yield Shortfall(
             f"has not got the image {reference!r} and fetches none (E_IMAGE)",
             f"docker pull {reference} on its host, or set the backend's option 'pull'",
             "E_IMAGE",
-        )
-
-
-def _place_of_image(request: ExecutionRequest) -> str:
-    return "/payload/container/image" if request.payload.container else "/environment/image"
-
-
-def _environment(request: ExecutionRequest) -> Iterator[Shortfall]:
-    asked = request.environment
-    if asked is None:
-        return
-    if asked.image is None:
-        yield Shortfall(
-            "installs nothing into a container",
-            "give /environment/image instead, an image that has what is needed",
-        )
-    elif request.payload.container is not None:
-        yield Shortfall(
-            "a container payload has its image already",
-            "drop /environment, or /payload/container for /payload/process",
         )
 
 
@@ -149,29 +118,4 @@ def _limits(request: ExecutionRequest, about: About) -> Iterator[Shortfall]:
         yield Shortfall(
             f"may use {cores:g} cores, the engine has {about.cores:g}",
             f"set /limits/cpus to {about.cores:g}",
-        )
-
-
-def _network(request: ExecutionRequest, options: DockerOptions) -> Iterator[Shortfall]:
-    asked = getattr(request.payload.body, "network", None)
-    if asked == "outbound" and not options.network:
-        yield Shortfall(
-            "allows no payload a network (E_ISOLATION)",
-            f"drop /payload/{request.kind}/network, or set the backend's option 'network'",
-            "E_ISOLATION",
-        )
-
-
-def _workdir(request: ExecutionRequest, options: DockerOptions) -> Iterator[Shortfall]:
-    if request.payload.container is not None:
-        return
-    workdir = PurePosixPath("/task", getattr(request.payload.body, "workdir", None) or "")
-    visible = (*FOLDERS, *options.mounts)
-    if not any(workdir.is_relative_to(path) for path in visible) or ".." in workdir.parts:
-        at = f"/payload/{request.kind}/workdir"
-        yield Shortfall(
-            f"the folder {str(workdir)!r} is not in the container (E_ISOLATION)",
-            f"drop {at}, bring the folder along (submit --workdir), or list it in the backend's "
-            "option 'mounts'",
-            "E_ISOLATION",
         )

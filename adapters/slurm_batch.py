@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import durable, python_runner
-from temporal_fabric.adapters import slurm_on_node
+from temporal_fabric.adapters import slurm_on_node, slurm_on_node_container
+from temporal_fabric.adapters.container_inside import call_of
+from temporal_fabric.adapters.slurm_container import OWN_MIB, is_contained, plan_of
 from temporal_fabric.requests.quantities import GIGABYTE
 
 if TYPE_CHECKING:
     from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
     from temporal_fabric.adapters.slurm_options import SlurmOptions
     from temporal_fabric.requests.models import ExecutionRequest
-    from temporal_fabric.requests.payloads import PythonPayload
     from temporal_fabric.requests.resources import Gpu
 
 SCRIPT = """\
@@ -155,7 +156,8 @@ def job_options(
             wanted = min(wanted, max(limit_s, request.limits.wall_s))
         found["time"] = str(math.ceil(wanted / 60))
     if (memory := memory_bytes(request)) is not None:
-        found["mem"] = f"{math.ceil(memory / _MIB) + _OWN_MIB}M"
+        own = OWN_MIB if is_contained(request, site) else _OWN_MIB
+        found["mem"] = f"{math.ceil(memory / _MIB) + own}M"
     if (cpus := cores(request)) is not None:
         found["cpus-per-task"] = str(math.ceil(cpus / members))
     return {option: value for option, value in (found | _more(request)).items() if value}
@@ -180,24 +182,18 @@ def _gres(gpu: Gpu) -> str:
 
 def launch(attempt: AttemptSpec, place: Place, site: SlurmOptions) -> dict[str, Any]:
     """Return what the job reads: argv, environment and limits of the payload."""
-    request, program = attempt.request, attempt.request.payload.process
-    python = request.payload.python
-    if program is not None:
-        argv, own, workdir = list(program.command), program.env, program.workdir
-    elif python is not None:
-        argv = [site.python, "-s", f"{place.job}/runner.py", f"{place.job}/call.json"]
-        own, workdir = python.env, python.workdir
-    else:
-        raise TypeError("the verdict admits process and python payloads only")
+    request = attempt.request
     members = gang(request)
-    if members != (1, 1):
-        # One member that fails ends all of them.
-        argv = ["srun", "--kill-on-bad-exit=1", "--export=ALL", *argv]
-    moved = {name: _moved(value, attempt, place) for name, value in attempt.env.items()}
+    if is_contained(request, site):
+        starter = [site.python, "-I", f"{place.job}/container.py", place.job]
+        program: dict[str, Any] = {"starter": starter, "argv": [], "env": {}, "workdir": ""}
+    else:
+        program = _uncontained(attempt, place, site)
     return {
-        "argv": argv,
-        "env": {"PYTHONUNBUFFERED": "1"} | own | moved,
-        "cwd": str(Path(place.folder, "task", workdir or "")),
+        "starter": program["starter"],
+        "argv": program["argv"],
+        "env": program["env"],
+        "cwd": str(Path(place.folder, "task", program["workdir"])),
         "stdout": f"{place.folder}/stdout.log",
         "stderr": f"{place.folder}/stderr.log",
         "wall_s": request.limits.wall_s,
@@ -214,12 +210,36 @@ def job_files() -> dict[str, str]:
     return {"job.py": _source(slurm_on_node), "batch.sh": SCRIPT}
 
 
-def files(attempt: AttemptSpec, place: Place) -> dict[str, str]:
+def _uncontained(attempt: AttemptSpec, place: Place, site: SlurmOptions) -> dict[str, Any]:
+    """Return the program of a payload that runs on the node as it is."""
+    process, python = attempt.request.payload.process, attempt.request.payload.python
+    if process is not None:
+        argv, own, workdir = list(process.command), process.env, process.workdir
+    elif python is not None:
+        argv = [site.python, "-s", f"{place.job}/runner.py", f"{place.job}/call.json"]
+        own, workdir = python.env, python.workdir
+    else:
+        raise TypeError("the verdict admits containers where the site has a runtime only")
+    if gang(attempt.request) != (1, 1):
+        # One member that fails ends all of them.
+        argv = ["srun", "--kill-on-bad-exit=1", "--export=ALL", *argv]
+    moved = {name: _moved(value, attempt, place) for name, value in attempt.env.items()}
+    env = {"PYTHONUNBUFFERED": "1"} | own | moved
+    return {"starter": [], "argv": argv, "env": env, "workdir": workdir or ""}
+
+
+def files(attempt: AttemptSpec, place: Place, site: SlurmOptions) -> dict[str, str]:
     """Return the small files of one attempt alone, by name."""
     found: dict[str, str] = {}
-    if attempt.request.payload.python is not None:
+    contained, python = is_contained(attempt.request, site), attempt.request.payload.python
+    if contained:
+        plan = plan_of(attempt, place, site, memory_bytes(attempt.request))
+        found["container.py"] = _source(slurm_on_node_container)
+        found["container.json"] = json.dumps(plan)
+    if python is not None:
+        task = "/task" if contained else f"{place.folder}/task"
         found["runner.py"] = _source(python_runner)
-        found["call.json"] = json.dumps(_call(attempt.request.payload.python, place))
+        found["call.json"] = json.dumps(call_of(python, task))
     return found
 
 
@@ -229,17 +249,6 @@ def write_source(attempt: AttemptSpec) -> None:
     if python is not None and python.source:
         file = attempt.folder / "task" / python.entry_point.partition(":")[0]
         durable.replace(file, "".join(f"{line}\n" for line in python.source).encode())
-
-
-def _call(payload: PythonPayload, place: Place) -> dict[str, Any]:
-    entry_point = payload.entry_point
-    if payload.source:
-        entry_point = f"{place.folder}/task/{entry_point}"
-    return {
-        "entry_point": entry_point,
-        "args": list(payload.args),
-        "kwargs": dict(payload.kwargs),
-    }
 
 
 def _moved(value: str, attempt: AttemptSpec, place: Place) -> str:

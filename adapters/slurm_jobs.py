@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from temporal_fabric.adapters import slurm_container
 from temporal_fabric.adapters.contract import (
     AttemptKey,
     CommandPiece,
@@ -118,7 +119,7 @@ class SlurmJobsAdapter:
     async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
         """See `Adapter.can_fulfill`; a site that does not answer is judged by what is known."""
         refused = await self._look_around()
-        verdict = slurm_verdict(request, self._config.labels, self._partitions())
+        verdict = slurm_verdict(request, self._config.labels, self._partitions(), self._options)
         if not refused:
             return verdict
         change = f"pin the right key in [backends.{self._config.name}.options] in fabric.toml"
@@ -253,7 +254,9 @@ class SlurmJobsAdapter:
                 "version": told["slurm"],
                 **way,
                 "partitions": " ".join(found.name for found in up),
+                **({"containers": self._options.runtime} if self._options.runtime else {}),
             },
+            warnings=tuple(str(text) for text in told["lacking"]),
             detail={name: told[name] for name in ("slurm", "host", "base", "partitions")},
         )
 
@@ -289,7 +292,7 @@ class SlurmJobsAdapter:
         return told, site
 
     def _hello(self) -> tuple[dict[str, Any], Site]:
-        told = self._transport.ask("hello")
+        told = self._transport.ask("hello", **slurm_container.needs(self._options))
         return told, Site.read(told, self._options.partition)
 
     def _partitions(self) -> list[Partition]:

@@ -67,7 +67,19 @@ class Desk:
             **self.queue.about(),
             "running": sum(1 for job in self._mine() if job["state"] in LIVE),
             "free_bytes": usage.free,
+            "lacking": list(self._lacking()),
         }
+
+    def _lacking(self) -> Iterator[str]:
+        """Tell what containers need and this node has not; the others may have it all the same."""
+        node, folder = os.uname().nodename, self.asked.get("image_folder", "")
+        for name in self.asked.get("programs", ()):
+            if shutil.which(name) is None:
+                yield f"there is no {name} on {node}: install it on all nodes"
+        if folder and not os.path.isdir(folder):
+            yield f"there is no folder {folder} on {node}: put the images there, see image_folder"
+        if folder and not _number("/proc/sys/user/max_user_namespaces", 1):
+            yield f"{node} has no user namespaces: raise the sysctl user.max_user_namespaces"
 
     def _mine(self) -> list[Table]:
         """Return the jobs of this fabric that have not written down how they ended."""
@@ -295,6 +307,14 @@ class Desk:
             folder = os.path.join(jobs, name)
             if not Attempt(self.base, name).place() and os.stat(folder).st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _number(path: str, default: int) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except OSError:
+        return default
 
 
 def _walk(root: str, below: str) -> Iterator[list[Any]]:

@@ -70,13 +70,13 @@ class Job:
         self.why = ""
         self.pid = 0
         self.status: int | None = None
-        self.usage: resource.struct_rusage | None = None
+        self.cpu_s = 0.0
         self.kill_at: float | None = None
         self.frozen_since: float | None = None
         self.frozen_s = 0.0
         self.handled = 0
         self.oom_kills = 0
-        self.peak = 0
+        self.largest = self.peak = 0
         self.commands: dict[int, str] = {}
 
     def run(self) -> int:
@@ -85,14 +85,13 @@ class Job:
         # What loses its parent becomes our child, so that nothing of the payload gets away.
         ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0)
         cgroup_kills = _cgroup_kills()
-        self.began = time.time()
-        self.clock = time.monotonic()
         outputs = (self.launch["stdout"], self.launch["stderr"])
         self.pid, error = self._start(self.launch["argv"], outputs, ())
+        self.began, self.clock = time.time(), time.monotonic()
         if error:
             self.why = "exec"
         else:
-            self._write("began.json", {"at": self.began, "host": os.uname().nodename})
+            write(self.folder, "began.json", {"at": self.began, "host": os.uname().nodename})
             self._watch()
         self._kill_rest()
         self.oom_kills += max(0, _cgroup_kills() - cgroup_kills)
@@ -105,7 +104,10 @@ class Job:
     def _start(
         self, argv: list[str], outputs: tuple[str, ...], withheld: tuple[str, ...]
     ) -> tuple[int, str]:
-        """Fork a program that runs as the payload does; return its pid, and why it does not."""
+        """Fork a program that runs as the payload does; return its pid, and why it does not.
+
+        Returns once it has begun, which a container's may be some time after the fork.
+        """
         launch = self.launch
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         streams = [os.open(name, flags, 0o600) for name in outputs]
@@ -124,6 +126,9 @@ class Job:
                 os.chdir(launch["cwd"])
                 env = dict(os.environ, **launch["env"])
                 env = {name: env[name] for name in env if name not in withheld}
+                if launch["starter"]:
+                    os.set_inheritable(telling, True)  # noqa: FBT003 - its own
+                    argv = [*launch["starter"], str(telling), *argv]
                 os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell reads it
             except Exception as exc:  # noqa: BLE001 - whatever it is, the parent has to hear of it
                 os.write(telling, str(exc).encode("utf-8", "replace"))
@@ -141,17 +146,18 @@ class Job:
             os.close(os.open(outputs[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             return
-        self._write(name + ".seen", {})
+        write(self.folder, name + ".seen", {})
         pid, error = self._start(asked["argv"], outputs, tuple(asked["withheld"]))
         self.commands[pid] = name
         if error:
-            self._write(name + ".end", {"error": error}, once=True)
+            write(self.folder, name + ".end", {"error": error}, once=True)
 
     def _end(self, name: str, number: int) -> None:
         for pid, known in self.commands.items():
             if known == name:
-                with suppress(ProcessLookupError):
-                    os.killpg(pid, number)
+                for below in (-pid, *_descendants(pid)):
+                    with suppress(ProcessLookupError):
+                        os.kill(below, number)
 
     def _abandon(self) -> None:
         """End the commands whose output nobody has fetched for a minute."""
@@ -206,14 +212,9 @@ class Job:
             self._signal_all(signal.SIGSTOP)
         elif asked["action"] == "resume":
             self._thaw()
-        self._write(
-            "answer.json",
-            {
-                "turn": self.handled,
-                "paused": self.frozen_since is not None,
-                "paused_s": self.frozen_s,
-            },
-        )
+        frozen = self.frozen_since is not None
+        answer = {"turn": self.handled, "paused": frozen, "paused_s": self.frozen_s}
+        write(self.folder, "answer.json", answer)
 
     def _stop(self, why: str, grace_s: float) -> None:
         kill_at = time.monotonic() + grace_s
@@ -238,7 +239,8 @@ class Job:
         if wall_s is not None and not self.why and now - self.clock - frozen >= wall_s:
             self._stop("wall", self.launch["grace_s"])
         if memory is not None:
-            used = sum(_memory(pid) for pid in _descendants())
+            contained = bool(self.launch["starter"])
+            used = sum(_memory(pid, contained) for pid in _descendants(os.getpid()))
             self.peak = max(self.peak, used)
             if used > memory:
                 self.oom_kills += 1
@@ -254,10 +256,13 @@ class Job:
                 return self.status is not None
             if pid == 0:
                 return self.status is not None
+            self.cpu_s += usage.ru_utime + usage.ru_stime
             if pid == self.pid:
-                self.status, self.usage = status, usage
+                self.status = status
+                # Of a container it is the runtime's own, not the payload's.
+                self.largest = 0 if self.launch["starter"] else usage.ru_maxrss * 1024
             elif pid in self.commands:
-                self._write(self.commands.pop(pid) + ".end", _ended(status), once=True)
+                write(self.folder, self.commands.pop(pid) + ".end", _ended(status), once=True)
 
     def _kill_rest(self) -> None:
         """Kill every process that the payload has started, until none is left."""
@@ -274,7 +279,7 @@ class Job:
     def _signal_all(self, number: int) -> bool:
         """Signal all descendants, also those that are started meanwhile; say whether there are."""
         reached: set[int] = set()
-        while new := _descendants() - reached:
+        while new := _descendants(os.getpid()) - reached:
             for pid in new:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -282,10 +287,8 @@ class Job:
         return bool(reached)
 
     def _finish(self, error: str) -> None:
-        usage, status = self.usage, self.status
-        peak = max(self.peak, usage.ru_maxrss * 1024 if usage else 0)
         memory = self.launch.get("memory_bytes")
-        if memory is not None and usage and usage.ru_maxrss * 1024 > memory and not self.oom_kills:
+        if memory is not None and self.largest > memory and not self.oom_kills:
             # A short peak, which no look has met.
             self.oom_kills = 1
         told: Table = {
@@ -293,20 +296,17 @@ class Job:
             "error": error,
             "began": self.began,
             "ended": time.time(),
-            "cpu_s": usage.ru_utime + usage.ru_stime if usage else None,
-            "max_rss_bytes": peak or None,
+            "cpu_s": None if self.status is None else self.cpu_s,
+            "max_rss_bytes": max(self.peak, self.largest) or None,
             "oom_kills": self.oom_kills,
             "paused_s": self.frozen_s,
         }
-        told.update(_ended(None if error else status))
+        told.update(_ended(None if error else self.status))
         if self.why == "slurm":
             # Only Slurm knows why it asked, and what else it has done by then.
-            self._write("asked.json", told)
+            write(self.folder, "asked.json", told)
             return
-        self._write("exit.json", told, once=True)
-
-    def _write(self, name: str, content: Table, *, once: bool = False) -> None:
-        write(self.folder, name, content, once=once)
+        write(self.folder, "exit.json", told, once=True)
 
 
 def write(folder: str, name: str, content: Table, *, once: bool = False) -> bool:
@@ -338,8 +338,8 @@ def _ended(status: int | None) -> Table:
     }
 
 
-def _descendants() -> set[int]:
-    """Return every process below this one that is not a zombie."""
+def _descendants(of: int) -> set[int]:
+    """Return every process below another one that is not a zombie."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -350,7 +350,7 @@ def _descendants() -> set[int]:
         if fields[0] not in (b"Z", b"X"):
             children.setdefault(int(fields[1]), []).append(int(name))
     found: set[int] = set()
-    left = [os.getpid()]
+    left = [of]
     while left:
         for pid in children.get(left.pop(), ()):
             found.add(pid)
@@ -358,17 +358,17 @@ def _descendants() -> set[int]:
     return found
 
 
-def _memory(pid: int) -> int:
-    """Return the bytes of a process, with its share of what it shares."""
-    for name, key in (("smaps_rollup", b"Pss:"), ("status", b"VmRSS:")):
-        try:
-            with open(f"/proc/{pid}/{name}", "rb") as file:
-                for line in file:
-                    if line.startswith(key):
-                        return int(line.split()[1]) * 1024
-        except OSError:
-            continue
-    return 0
+def _memory(pid: int, contained: bool) -> int:  # noqa: FBT001 - one caller
+    """Return the bytes of a process with its share of what it shares; none of a runtime's own."""
+    found: dict[bytes, bytes] = {}
+    for name in ("status", "smaps_rollup"):
+        with suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
+            for line in file:
+                key, _, value = line.partition(b":")
+                found[key] = value
+    if contained and len(found.get(b"NSpid", b"").split()) < 2:  # noqa: PLR2004 - not in a container
+        return 0
+    return int((found.get(b"Pss") or found.get(b"VmRSS") or b"0").split()[0]) * 1024
 
 
 def _cgroup_kills() -> int:

@@ -18,8 +18,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters import option_checks
+from temporal_fabric.adapters import container_rules, option_checks
 from temporal_fabric.adapters.option_checks import Span
+from temporal_fabric.adapters.slurm_runtimes import RUNTIMES
 from temporal_fabric.adapters.ssh_target import Target, read_target
 from temporal_fabric.errors import Problem, RequestRejected
 from temporal_fabric.requests.uris import mask_credentials
@@ -28,10 +29,27 @@ from temporal_fabric.shapes import is_list
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from temporal_fabric.adapters.container_rules import Rules
+
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:+-]{0,127}\Z")
 _FOLDER = re.compile(r"[A-Za-z0-9_./+@=-]{1,512}\Z")
 _WORDS = ("partition", "account", "qos")
-_PLAIN = ("folder", "bin", "python", "setup")
+_PLAIN = ("folder", "bin", "python", "setup", "image_folder")
+_NETWORK = "network is host, the node's own, or is left out: containers have none then"
+_CONTAINERS: Rules = {
+    **container_rules.RULES,
+    "runtime": (
+        lambda value: value in RUNTIMES,
+        "E_RANGE",
+        f"runtime is one of {', '.join(RUNTIMES)}: what the nodes have",
+    ),
+    "network": (lambda value: value == "host", "E_ISOLATION", _NETWORK),
+    "mounts": (
+        lambda value: container_rules.RULES["mounts"][0](value) and all(map(_FOLDER.match, value)),
+        "E_PATH",
+        "mounts is a list of full plain paths of the nodes, without /, /proc, /sys and /dev",
+    ),
+}
 _URL = re.compile(r"(https?)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?\Z")
 _HERE = re.compile(r"localhost\Z|127\.[0-9.]+\Z|\[::1\]\Z")
 _NEEDED = {
@@ -69,6 +87,25 @@ class SlurmOptions:
 
     setup: str = ""
     """A shell file of the cluster that each job reads first, such as one that loads modules."""
+
+    runtime: str = ""
+    """The container runtime of the nodes; without one there are no containers."""
+
+    image: str = ""
+    """What `process` and `python` payloads run in; without one they run on the node as it is."""
+
+    images: tuple[str, ...] = ()
+    """What else a request may name."""
+
+    image_folder: str = ""
+    """Where the nodes have the images."""
+
+    pull: bool = False
+    """Whether a node fetches an image that is not there."""
+
+    mounts: tuple[str, ...] = ()
+    network: str = ""
+    """``host`` where a container that asks for a network gets the node's."""
 
     partition: str = ""
     account: str = ""
@@ -152,10 +189,10 @@ def read_options(options: Mapping[str, Any], backend: str) -> SshOptions | RestO
     problems = check_options(options, backend)
     if problems:
         raise RequestRejected(problems)
-    given: dict[str, Any] = dict(options)
+    given: dict[str, Any] = {n: tuple(v) if is_list(v) else v for n, v in options.items()}
     if "url" in given:
         return RestOptions(**given)
-    given["jump"] = tuple(_listed(given.get("jump", [])))
+    given["jump"] = tuple(_listed(options.get("jump", [])))
     return SshOptions(**given)
 
 
@@ -174,6 +211,8 @@ def check_options(options: Mapping[str, Any], backend: str) -> list[Problem]:
         *option_checks.names(options, shape, at),
         *_check_texts(ours, at),
         *option_checks.flags(ours, ("agent",), at),
+        *container_rules.check(ours, _CONTAINERS, at),
+        *_check_runtime(ours, at),
         *option_checks.numbers(ours, _NUMBERS, at),
         *(_check_url(ours, at) if shape is RestOptions else _check_way(ours, at)),
     ]
@@ -181,7 +220,7 @@ def check_options(options: Mapping[str, Any], backend: str) -> list[Problem]:
 
 def _check_texts(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
     for name, value in options.items():
-        if name in {*_NUMBERS, "agent", "jump"}:
+        if name in {*_NUMBERS, *_CONTAINERS, "agent", "jump"}:
             continue
         if not isinstance(value, str):
             yield Problem("E_TYPE", f"{at}/{name}", f"{name} is a text")
@@ -193,6 +232,20 @@ def _check_texts(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
             if not plain or ".." in Path(value).parts:
                 message = f"{name} is a plain path on the cluster, without spaces and '..'"
                 yield Problem("E_PATH", f"{at}/{name}", message, actual=value[:80])
+
+
+def _check_runtime(options: Mapping[str, Any], at: str) -> Iterator[Problem]:
+    """Check that what is said about containers belongs together."""
+    if "runtime" not in options:
+        for name in (*_CONTAINERS, "image_folder"):
+            if name in options:
+                message = f"{name} is about containers: set runtime to what the nodes have"
+                yield Problem("E_MISSING", f"{at}/runtime", message, allowed=tuple(RUNTIMES))
+        return
+    folder = options.get("image_folder")
+    if not isinstance(folder, str) or not folder.startswith("/"):
+        message = "set image_folder to the folder with the images, a full path that all nodes have"
+        yield Problem("E_MISSING", f"{at}/image_folder", message)
 
 
 def _check_way(options: Mapping[str, Any], at: str) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from temporal_fabric.adapters import slurm_batch
+from temporal_fabric.adapters import slurm_batch, slurm_container
 from temporal_fabric.adapters.slurm_batch import Place
 from temporal_fabric.adapters.slurm_carrying import small_files
 from temporal_fabric.adapters.slurm_states import PERMANENT
@@ -76,6 +76,7 @@ class Counter:
         """
         key = attempt.key
         slurm_batch.write_source(attempt)
+        slurm_container.record(attempt, self._options)
         place = Place.of(site.base, name, key)
         asked: dict[str, Any] = {
             "name": name,
@@ -92,7 +93,7 @@ class Counter:
             self._carrying.send(attempt, place)
         attempt.say(f"submits it to Slurm by {self._transport.where}")
         asked["launch"] = slurm_batch.launch(attempt, place, self._options)
-        asked["files"] = slurm_batch.files(attempt, place)
+        asked["files"] = slurm_batch.files(attempt, place, self._options)
         asked["trees"] = trees or []
         job = slurm_batch.job(attempt, name, place, self._options, site.longest_s)
         shape = slurm_batch.shape(job)

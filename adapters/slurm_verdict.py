@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from temporal_fabric.adapters import fitting
 from temporal_fabric.adapters.contract import Shortfall, Verdict
 from temporal_fabric.adapters.slurm_batch import cores, gang, memory_bytes
+from temporal_fabric.adapters.slurm_container import is_contained, lacking
 from temporal_fabric.requests.quantities import GIGABYTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from temporal_fabric.adapters.slurm_options import SlurmOptions
     from temporal_fabric.requests.models import ExecutionRequest
 
 _MIB = 2**20
@@ -105,7 +107,10 @@ def of_partition(partitions: list[Partition], name: str) -> list[Partition]:
 
 
 def slurm_verdict(
-    request: ExecutionRequest, labels: Mapping[str, Any], partitions: list[Partition]
+    request: ExecutionRequest,
+    labels: Mapping[str, Any],
+    partitions: list[Partition],
+    site: SlurmOptions,
 ) -> Verdict:
     """Compare a request with a site.
 
@@ -113,16 +118,38 @@ def slurm_verdict(
         request: An admitted request.
         labels: The backend's labels, which the request's constraints name.
         partitions: Where its jobs run; empty where that is not known.
+        site: The backend's options.
     """
-    wrong = list(fitting.kinds(request, "process", "python"))
+    wrong = list(_kinds(request, site))
+    contained = not wrong and is_contained(request, site)
     return Verdict.of(
         *(wrong or fitting.files(request)),
-        *_lacking(request),
+        *(_lacking_in_container(request, site) if contained else _lacking(request)),
+        *_never(request),
         *fitting.settings(request),
         *_resources(request),
         *_room(request, partitions),
         *fitting.constraints(request, labels),
     )
+
+
+def _kinds(request: ExecutionRequest, site: SlurmOptions) -> Iterator[Shortfall]:
+    if request.payload.container is not None and not site.runtime:
+        yield Shortfall(
+            "runs 'process' and 'python' payloads, not 'container': no runtime is configured",
+            "give /payload/process instead of /payload/container, or set the backend's option "
+            "'runtime' where the cluster has podman or apptainer",
+        )
+    yield from fitting.kinds(request, "process", "python", "container")
+
+
+def _lacking_in_container(request: ExecutionRequest, site: SlurmOptions) -> Iterator[Shortfall]:
+    yield from lacking(request, site)
+    if gang(request) != (1, 1):
+        yield Shortfall(
+            "runs one container in a job, not several members",
+            "ask for one member under /requirements/resources, or give /payload/process",
+        )
 
 
 def _lacking(request: ExecutionRequest) -> Iterator[Shortfall]:
@@ -143,6 +170,9 @@ def _lacking(request: ExecutionRequest) -> Iterator[Shortfall]:
             "installs nothing on the cluster",
             "drop /environment; load what is needed with the backend's option 'setup'",
         )
+
+
+def _never(request: ExecutionRequest) -> Iterator[Shortfall]:
     if request.secrets:
         yield Shortfall("hands no secrets to a cluster", "drop /secrets, or name another backend")
     for name in ("pids", "log_bytes"):

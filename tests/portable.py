@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OUTPUTS = {"blocks.csv", "summary.json"}
+PRIMES = b'{"limit": 1000000, "primes": 78498}'
+"""The output of the container example, wherever it runs."""
+
 ROWS = 100
 """Of telemetry."""
 

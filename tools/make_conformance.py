@@ -22,6 +22,7 @@ from temporal_fabric.testing.kubernetes_bench import KubernetesBench
 from temporal_fabric.testing.local_bench import LocalBench
 from temporal_fabric.testing.sila_bench import SilaBench
 from temporal_fabric.testing.slurm_bench import SlurmBench
+from temporal_fabric.testing.slurm_podman_bench import SlurmPodmanBench
 from temporal_fabric.testing.slurm_rest_bench import SlurmRestBench
 from temporal_fabric.testing.slurm_site import SlurmSite
 
@@ -83,6 +84,7 @@ BENCHES = {
     "local": _local,
     "sila": _sila,
     "slurm": _slurm,
+    "slurm-podman": partial(_slurm, bench=SlurmPodmanBench),
     "slurm-rest": partial(_slurm, bench=SlurmRestBench),
 }
 

@@ -15,7 +15,9 @@ import tomli_w
 from temporal_fabric.client import Fabric
 from temporal_fabric.connection import connect
 from temporal_fabric.testing.environment import FabricEnvironment
+from temporal_fabric.testing.podman_store import PodmanUnavailable, check
 from temporal_fabric.testing.slurm_bench import SlurmBench, site_options
+from temporal_fabric.testing.slurm_podman_bench import SlurmPodmanBench
 from temporal_fabric.testing.slurm_rest_bench import SlurmRestBench
 from temporal_fabric.testing.slurm_site import SlurmSite, SlurmUnavailable
 from tests.backends import missing
@@ -44,6 +46,17 @@ def site() -> Iterator[SlurmSite]:
 async def bench(site: SlurmSite) -> AsyncIterator[SlurmBench]:
     """A bench on the site."""
     async with _closing(SlurmBench(Path(tempfile.mkdtemp(prefix="fab")), site)) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def podman_bench(site: SlurmSite) -> AsyncIterator[SlurmPodmanBench]:
+    """A bench whose payloads run in containers of podman."""
+    try:
+        check()
+    except PodmanUnavailable as exc:
+        missing("slurm", str(exc))
+    async with _closing(SlurmPodmanBench(Path(tempfile.mkdtemp(prefix="fab")), site)) as found:
         yield found
 
 

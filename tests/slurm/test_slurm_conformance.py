@@ -8,12 +8,14 @@ import pytest
 
 from temporal_fabric.adapters.conformance_report import PASSED
 from temporal_fabric.testing.conformance import CASES, Case, new_report
+from temporal_fabric.testing.conformance_ending import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from temporal_fabric.adapters.conformance_report import Report
     from temporal_fabric.testing.slurm_bench import SlurmBench
+    from temporal_fabric.testing.slurm_podman_bench import SlurmPodmanBench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,4 +41,11 @@ async def test_conforms(case: Case, conforming: SlurmBench, report: Report) -> N
     """Every case of the suite passes; there is none that a Slurm site cannot show."""
     outcome = await case.judge(conforming)
     report.outcomes.append(outcome)
+    assert outcome.verdict == PASSED, outcome.why
+
+
+@pytest.mark.parametrize("case", [Case(case) for case in ENDING], ids=str)
+async def test_conforms_in_a_container(case: Case, podman_bench: SlurmPodmanBench) -> None:
+    """What a container could change of an end passes; the way to the site is that of the others."""
+    outcome = await case.judge(podman_bench)
     assert outcome.verdict == PASSED, outcome.why

@@ -217,14 +217,17 @@ async def test_the_page_about_slurm_does_what_it_says(
 ) -> None:
     """Its request runs and brings its answer; its configuration has options that there are."""
     page = ROOT / ON_SLURM
-    config = next(fence.text for fence in fences(page) if "slurm.toml" in fence.info)
-    options = tomllib.loads(config)["backends"]["cluster"]["options"]
 
     said = await asyncio.to_thread(run_page, page, environment, tmp_path)
 
     assert "on node1" in said
     assert "\n42\n" in said
-    assert check_options(options | {"key": str(page)}, "cluster") == []
+    titles = ("slurm.toml", "containers.toml")
+    configs = [f.text for f in fences(page) if any(title in f.info for title in titles)]
+    assert len(configs) == len(titles)
+    for config in configs:
+        options = tomllib.loads(config)["backends"]["cluster"]["options"]
+        assert check_options(options | {"key": str(page)}, "cluster") == []
 
 
 async def test_more_than_the_site_has_is_refused_at_submit(environment: FabricEnvironment) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from temporal_fabric.adapters import slurm_login
+from temporal_fabric.adapters import slurm_login, slurm_on_node_container
 from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, Phase
 from temporal_fabric.adapters.slurm_batch import Place, array_job, job, job_options, shape
 from temporal_fabric.adapters.slurm_options import check_options, read_options
@@ -25,7 +25,7 @@ from tests.bodies import process
 LOGIN = {"host": "login.example.org", "user": "ada", "agent": True}
 
 
-@pytest.mark.parametrize("module", slurm_login.PROGRAM)
+@pytest.mark.parametrize("module", [*slurm_login.PROGRAM, slurm_on_node_container])
 def test_what_runs_on_a_cluster_is_python_3_8(module: Any) -> None:
     """The programs for login and compute nodes have no syntax that Python 3.8 lacks."""
     ast.parse(Path(module.__file__).read_text(), feature_version=(3, 8))
