@@ -21,11 +21,11 @@ from temporal_fabric.adapters.kubernetes_rights import lacking_rights
 from temporal_fabric.adapters.kubernetes_verdict import kubernetes_verdict
 from temporal_fabric.adapters.kubernetes_work import JobWork
 from temporal_fabric.errors import BackendUnknown
+from temporal_fabric.holes import pieces
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from temporal_fabric.adapters.contract import (
         AttemptKey,
@@ -48,7 +48,6 @@ _NO_IMAGE = (
 _FIRST_PAUSE_S = 0.1
 _SLOWER = 1.5
 _COMMAND_PAUSE_S = 0.3
-_CHUNK = 64 * 1024
 
 
 class KubernetesJobsAdapter:
@@ -112,11 +111,10 @@ class KubernetesJobsAdapter:
 
     async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
         """See `Adapter.stream_logs`."""
-        work, offset = self._work(handle.key), from_offset
+        work = self._work(handle.key)
         await self._asking(work.follow)
-        while chunk := await asyncio.to_thread(_read_at, work.place.stdout, offset):
-            offset += len(chunk)
-            yield chunk
+        async for piece in pieces(work.place.stdout, from_offset):
+            yield piece
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`."""
@@ -204,12 +202,3 @@ class KubernetesJobsAdapter:
         return Inventory(
             self._name, KIND, healthy=False, slots=0, running=0, unusable=why, about=about
         )
-
-
-def _read_at(path: Path, offset: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(_CHUNK)
-    except FileNotFoundError:
-        return b""

@@ -29,7 +29,7 @@ from temporal_fabric.adapters.local_isolation import (
 )
 from temporal_fabric.adapters.local_secrets import lacking, with_secrets
 from temporal_fabric.adapters.local_verdict import local_verdict
-from temporal_fabric.holes import read_on
+from temporal_fabric.holes import pieces
 from temporal_fabric.isolation.abilities import Abilities, of_launcher, with_log_cap, with_sandbox
 from temporal_fabric.isolation.rules import NONE, SANDBOX, read_rules
 from temporal_fabric.launcher import LauncherClient, LaunchRecord, LaunchSpec
@@ -39,7 +39,6 @@ from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from temporal_fabric.adapters.contract import AttemptSpec
     from temporal_fabric.config import BackendConfig, Settings
@@ -50,7 +49,6 @@ KIND = "local"
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "USER")
 """Variables of the worker that a payload inherits; everything else is asked for by name."""
 
-_LOG_CHUNK = 64 * 1024
 
 _PHASES = {
     "absent": Phase.ABSENT,
@@ -150,12 +148,8 @@ class LocalProcessAdapter:
         """See `Adapter.stream_logs`."""
         key = handle.key
         place = Workplace.of(self._settings.runs, key.tenant, key.request_id, key.epoch)
-        offset = from_offset
-        while True:
-            chunk, offset = await asyncio.to_thread(_read_at, place.stdout, offset)
-            if not chunk:
-                return
-            yield chunk
+        async for piece in pieces(place.stdout, from_offset):
+            yield piece
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`."""
@@ -288,11 +282,3 @@ def _end(record: LaunchRecord) -> tuple[str, str]:
         reason, message = _WHY[record.why]
         return (reason, f"{message}: {record.error}" if record.error else message)
     return ("", "")
-
-
-def _read_at(path: Path, offset: int) -> tuple[bytes, int]:
-    try:
-        with path.open("rb") as file:
-            return read_on(file.fileno(), offset, _LOG_CHUNK)
-    except FileNotFoundError:
-        return (b"", offset)

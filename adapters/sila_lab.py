@@ -32,13 +32,12 @@ from temporal_fabric.adapters.sila_device import SilaDevice
 from temporal_fabric.adapters.sila_fitting import misfits, plain_shortfalls
 from temporal_fabric.adapters.sila_options import read_options
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError, TransientBackendError
-from temporal_fabric.holes import read_on
+from temporal_fabric.holes import pieces
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
-    from pathlib import Path
 
     from temporal_fabric.adapters.contract import AttemptSpec
     from temporal_fabric.adapters.lab_journal import Standing
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 KIND = "sila"
 
-_CHUNK = 64 * 1024
 _LOOK_S = 0.1
 _ASK_S = 1.0
 """However short somebody waits, the device has time for an answer."""
@@ -187,12 +185,8 @@ class SilaLabAdapter:
 
     async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
         """See `Adapter.stream_logs`."""
-        path, offset = self._place(handle.key).stdout, from_offset
-        while True:
-            chunk, offset = await asyncio.to_thread(_read_at, path, offset)
-            if not chunk:
-                return
-            yield chunk
+        async for piece in pieces(self._place(handle.key).stdout, from_offset):
+            yield piece
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`; the device's own cancel stands for SIGTERM, halt for SIGKILL.
@@ -377,11 +371,3 @@ def _status(standing: Standing, epoch: int) -> JobStatus:
         started_at=attempt.started_at,
         ended_at=attempt.ended_at,
     )
-
-
-def _read_at(path: Path, offset: int) -> tuple[bytes, int]:
-    try:
-        with path.open("rb") as file:
-            return read_on(file.fileno(), offset, _CHUNK)
-    except FileNotFoundError:
-        return (b"", offset)

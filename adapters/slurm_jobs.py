@@ -39,12 +39,12 @@ from temporal_fabric.adapters.slurm_states import read_seen, status_of
 from temporal_fabric.adapters.slurm_transport import PeerRefused, job_name
 from temporal_fabric.adapters.slurm_verdict import Site, slurm_verdict
 from temporal_fabric.errors import BackendUnknown, TransientBackendError
+from temporal_fabric.holes import pieces
 from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from temporal_fabric.adapters.contract import AttemptSpec
     from temporal_fabric.adapters.slurm_states import Seen
@@ -59,7 +59,6 @@ KIND = "slurm"
 
 log = logging.getLogger(__name__)
 
-_LOG_CHUNK = 64 * 1024
 _KNOWN_S = 60.0
 """How long what was told of the site is taken for true in a verdict."""
 
@@ -175,12 +174,10 @@ class SlurmJobsAdapter:
 
     async def stream_logs(self, handle: JobHandle, from_offset: int = 0) -> AsyncIterator[bytes]:
         """See `Adapter.stream_logs`."""
-        key, offset = handle.key, from_offset
+        key = handle.key
         await self._carry(key, await self._looks.at(job_name(self._host, key)))
-        place = self._place(key)
-        while chunk := await asyncio.to_thread(_read_at, place.stdout, offset):
-            offset += len(chunk)
-            yield chunk
+        async for piece in pieces(self._place(key).stdout, from_offset):
+            yield piece
 
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`."""
@@ -307,15 +304,6 @@ class SlurmJobsAdapter:
             return await loop.run_in_executor(self._threads, work, *args)
         except (KeyError, TypeError, ValueError) as exc:
             raise BackendUnknown(f"the site's answer means nothing: {exc!r}") from exc
-
-
-def _read_at(path: Path, offset: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(_LOG_CHUNK)
-    except FileNotFoundError:
-        return b""
 
 
 def _transport(options: SshOptions | RestOptions, host: str) -> Transport:

@@ -6,13 +6,16 @@ and in place of each hole a line that says how much is missing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 _CHUNK = 1 << 20
+_PIECE = 1 << 16
 
 
 class Part(NamedTuple):
@@ -54,6 +57,23 @@ def read_on(fd: int, offset: int, count: int) -> tuple[bytes, int]:
     part = read_part(fd, offset, count)
     told = marker(part.start - offset) if part.start > offset else b""
     return (told + part.data, part.start + len(part.data))
+
+
+async def pieces(path: Path, offset: int) -> AsyncIterator[bytes]:
+    """Yield a file from an offset to its present end, holes told; nothing where there is none."""
+    while True:
+        piece, offset = await asyncio.to_thread(_piece, path, offset)
+        if not piece:
+            return
+        yield piece
+
+
+def _piece(path: Path, offset: int) -> tuple[bytes, int]:
+    try:
+        with path.open("rb") as file:
+            return read_on(file.fileno(), offset, _PIECE)
+    except FileNotFoundError:
+        return (b"", offset)
 
 
 def has_hole(path: Path) -> bool:
