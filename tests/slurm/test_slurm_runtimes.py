@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
-from temporal_fabric.adapters.slurm_batch import Place, files, job_options, launch
+from temporal_fabric.adapters.slurm_batch import Place, files, job_files, job_options, launch
 from temporal_fabric.adapters.slurm_container import registered
 from temporal_fabric.adapters.slurm_options import check_options, read_options
 from temporal_fabric.adapters.slurm_verdict import slurm_verdict
@@ -124,7 +124,7 @@ def test_the_script_and_the_options_say_nothing_of_a_container(tmp_path: Path) -
     assert told["starter"] == ["python3", "-I", f"{PLACE.job}/container.py", PLACE.job]
     assert (told["argv"], told["env"]) == ([], {})
     assert not [value for value in options.values() if "python:" in value]
-    assert "python:" not in files(attempt, PLACE, site)["batch.sh"]
+    assert "python:" not in job_files()["batch.sh"]
 
 
 @pytest.mark.parametrize(
