@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from temporal_fabric.messages import Sealed
     from temporal_fabric.outcomes import ExperimentResult
 
+_SHOWN = 5
+"""Targets that are named to a person."""
+
 
 async def deliver_and_seal(
     desk: Desk,
@@ -66,6 +69,34 @@ async def deliver_and_seal(
     await _fence(desk, result, run)
     await asyncio.to_thread(delivery.commit)
     return (sealed, outcome)
+
+
+async def name_from_elsewhere(desk: Desk, result: ExperimentResult, run: Mapping[str, str]) -> str:
+    """Give the outputs of a committed run their names, from another host than the run's own.
+
+    Returns:
+        What keeps this host from it: targets that it does not see, or the first that it may not
+        change. Empty where all is done.
+
+    Raises:
+        TransientBackendError: a target's server does not answer.
+    """
+    delivery = _delivery(desk, result)
+    if delivery is None or await _sealed_state(desk, result) != State.SUCCEEDED:
+        return ""
+    try:
+        record = desk.record(result.tenant, result.request_id)
+        await record.require_newest(result.epoch, run["run_id"])
+    except StaleEpoch:
+        return ""  # what a newer epoch has stored there may not be replaced
+    if unseen := await asyncio.to_thread(delivery.unseen):
+        more = len(unseen) - _SHOWN
+        return ", ".join(unseen[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    try:
+        await asyncio.to_thread(delivery.commit)
+    except ArtifactFailed as exc:
+        return str(exc)
+    return ""
 
 
 def _delivery(desk: Desk, result: ExperimentResult) -> Delivery | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from temporal_fabric import names
-from temporal_fabric.activities.delivering import deliver_and_seal
+from temporal_fabric.activities.delivering import deliver_and_seal, name_from_elsewhere
 from temporal_fabric.activities.desk import Desk, rejection
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.notify import rules
@@ -102,34 +103,52 @@ async def seal_without_host(desk: Desk, asked: SealInput, run: dict[str, str]) -
         Without a capsule where nothing could be done.
     """
     result, uri = asked.result, f"{asked.result.capsule}{_ELSEWHERE}"
-    if await _committed(desk, result, run):
-        return await seal_run(desk, result, run)
+    if (done := await _finished(desk, asked, run)) is not None:
+        return done
     if asked.instead is None:
         return Sealed("", "")
     given_up = Manifest({}, (), now(), given_up_for=uri).dump()
     key = result.capsule.removeprefix(f"{desk.store.root}/")
     created = await desk.store.create(f"{key}/{MANIFEST}", given_up)
-    if not created and await _committed(desk, result, run):
-        return await seal_run(desk, result, run)
+    if not created and (done := await _finished(desk, asked, run)) is not None:
+        return done
     sealed = await seal_run(desk, replace(asked.instead, capsule=uri), run)
     return replace(sealed, instead=True)
 
 
-async def _committed(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> bool:
-    """Say whether the host of a run has sealed it, and nothing is left that it alone can do."""
-    if not (outcome := await desk.record(result.tenant, result.request_id).outcome(run["run_id"])):
-        key = result.capsule.removeprefix(f"{desk.store.root}/")
-        try:
-            sealed = await manifest_of(desk.store, key) is not None
-        except StaleEpoch:
-            return False
-        # Of outputs with a target nobody else can say whether they have their names.
-        return sealed and not any(output.target_uri for output in result.outputs)
-    return str(outcome["capsule"]) == result.capsule
+async def _finished(desk: Desk, asked: SealInput, run: dict[str, str]) -> Sealed | None:
+    """Finish a run that its host has sealed; None where it has not.
+
+    Returns:
+        Without a capsule where outputs have targets that this host does not see, unless somebody
+        has said that they are not waited for.
+    """
+    result = asked.result
+    if outcome := await desk.record(result.tenant, result.request_id).outcome(run["run_id"]):
+        own = str(outcome["capsule"]) == result.capsule
+        return await seal_run(desk, result, run) if own else None
+    key = result.capsule.removeprefix(f"{desk.store.root}/")
+    try:
+        if await manifest_of(desk.store, key) is None:
+            return None
+    except StaleEpoch:
+        return None
+    unnamed = await name_from_elsewhere(desk, result, run)
+    if unnamed and asked.instead is None:
+        return Sealed("", "", unnamed=unnamed)
+    return replace(await seal_run(desk, result, run, delivered=True), unnamed=unnamed)
 
 
-async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> Sealed:
+async def seal_run(
+    desk: Desk, result: ExperimentResult, run: dict[str, str], *, delivered: bool = False
+) -> Sealed:
     """Seal one run; repeating it after any crash gives the same capsule.
+
+    Args:
+        desk: The worker's parts.
+        result: How the run ends.
+        run: Workflow id and run id.
+        delivered: Whether its outputs have their names, as far as they will.
 
     Raises:
         ApplicationError: retryable, the capsule belongs to another store; or not, the run was
@@ -137,7 +156,7 @@ async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) ->
         StoreError: the store is full or cannot be reached.
     """
     try:
-        return await _seal_run(desk, result, run)
+        return await _seal_run(desk, result, run, delivered=delivered)
     except StaleEpoch as exc:
         # Nobody waits for this activity any more, and it may be cancelled at any moment.
         record = desk.record(result.tenant, result.request_id)
@@ -145,7 +164,9 @@ async def seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) ->
         raise ApplicationError(str(exc), type=names.STALE_GRANT, non_retryable=True) from exc
 
 
-async def _seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -> Sealed:
+async def _seal_run(
+    desk: Desk, result: ExperimentResult, run: dict[str, str], *, delivered: bool
+) -> Sealed:
     store, record = desk.store, desk.record(result.tenant, result.request_id)
     if not result.capsule.startswith(f"{store.root}/"):
         raise ApplicationError(
@@ -160,7 +181,8 @@ async def _seal_run(desk: Desk, result: ExperimentResult, run: dict[str, str]) -
         # Delivered before, and what was delivered may be gone from the host by now.
         sealed, _ = await writer.seal(result, body, run)
     else:
-        sealed, outcome = await deliver_and_seal(desk, writer, result, body, run)
+        seal = writer.seal if delivered else partial(deliver_and_seal, desk, writer)
+        sealed, outcome = await seal(result, body, run)
         await record.record_outcome(run["run_id"], outcome)
         reach(FailPoint.SEAL_RECORDED)
         await desk.observer.ended(outcome, next(iter(body["payload"])), run)

@@ -18,10 +18,11 @@ from temporal_fabric import Capsule, CapsuleError, ExperimentFailed
 from temporal_fabric.capsule.finding import find_capsules
 from temporal_fabric.failpoints import FailPoint
 from tests.bodies import REPORTER
-from tests.site import REPORT, Site, held, site
+from tests.site import REPORT, Site, held, site, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from temporal_fabric.handle import ExperimentHandle
     from temporal_fabric.outcomes import ExperimentResult
@@ -33,6 +34,10 @@ _OUTPUT = f"""
 {REPORT.replace("sys.argv[1]", "'start'")}
 open(os.environ['FABRIC_OUTPUT_DIR'] + '/out.txt', 'w').write('kept')
 """
+_OUTPUTS = f"""
+{_OUTPUT}
+open(os.environ['FABRIC_OUTPUT_DIR'] + '/more.txt', 'w').write('kept too')
+"""
 _UNDO = {"name": "undo", "command": [*REPORTER, "undone"]}
 _CASES: dict[str, tuple[FailPoint, str, dict[str, Any]]] = {
     "given-up": (FailPoint.SEAL_TAKEN, _OUTPUT, {"rollback": [_UNDO]}),
@@ -41,8 +46,15 @@ _CASES: dict[str, tuple[FailPoint, str, dict[str, Any]]] = {
     "failing": (FailPoint.SEAL_TAKEN, "import sys; sys.exit(3)", {}),
     "bare": (FailPoint.SEAL_TAKEN, "print('done')", {}),
     "stopped": (FailPoint.CAPSULE_WRITTEN, _OUTPUT, {}),
+    "half-named": (FailPoint.DELIVERY_NAMED, _OUTPUTS, {}),
+    "unseen": (FailPoint.CAPSULE_SEALED, _OUTPUTS, {}),
+    "awaited": (FailPoint.CAPSULE_SEALED, _OUTPUTS, {}),
 }
 """Where the host of each experiment is when it goes, and what the experiment is."""
+
+_FINISHED = ("committed", "half-named")
+_ELSEWHERE = ("unseen", "awaited")
+"""Those whose targets are a disk of the host, and go with it."""
 
 
 @dataclass
@@ -67,12 +79,33 @@ class _Story:
         assert isinstance(end, ExperimentFailed), end
         return end
 
+    def target(self, name: str) -> Path:
+        """The folder under which the outputs of an experiment are to be stored."""
+        return self.site.env.home / "targets" / name
+
+    def away(self, name: str) -> Path:
+        """Where that folder is while nobody can see it."""
+        return self.target(name).with_suffix(".away")
+
+    def stored(self, name: str) -> dict[str, str]:
+        """What lies there, by name."""
+        return {path.name: path.read_text() for path in self.target(name).iterdir()}
+
+    def _body(self, name: str) -> dict[str, Any]:
+        _, code, more = _CASES[name]
+        if code is _OUTPUTS:
+            uri = self.target(name).as_uri()
+            names = ("more.txt", "out.txt")
+            outputs = [{"source_path": each, "target_uri": f"{uri}/{each}"} for each in names]
+            more = more | {"outputs": outputs}
+        return self.site.body(name, code, **more)
+
     async def gone(self, name: str) -> None:
         """Start an experiment on a host of its own, and let the host go in its seal."""
-        point, code, more = _CASES[name]
+        point = _CASES[name][0]
         host = await self.site.host(name)
         host.points.arm(point)
-        self.handles[name] = await self.site.fabric.submit(self.site.body(name, code, **more))
+        self.handles[name] = await self.site.fabric.submit(self._body(name))
         await host.points.reached(point)
         if name == "stopped":
             await host.stop()
@@ -86,6 +119,10 @@ class _Story:
             self.ends[name] = exc
 
 
+def _asks_about_targets(status: ExperimentStatus) -> bool:
+    return "these are stored" in str(status.question.get("text"))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def story() -> AsyncIterator[_Story]:
     """The hosts go one by one, people are asked and answer, and the hosts are back."""
@@ -93,16 +130,24 @@ async def story() -> AsyncIterator[_Story]:
         told = _Story(found)
         for name in _CASES:
             await told.gone(name)
+        for name in _ELSEWHERE:
+            told.target(name).rename(told.away(name))
         await found.host("other")
-        await told.ended("committed")
-        asked = [name for name in _CASES if name != "committed"]
+        for name in _FINISHED:
+            await told.ended(name)
+        asked = [name for name in _CASES if name not in _FINISHED]
         told.held = {name: await held(told.handles[name]) for name in asked}
+        for name in _ELSEWHERE:
+            told.held[name] = await until(told.handles[name], _asks_about_targets)
         for verb in ("status", "explain"):
             told.said[verb] = await asyncio.to_thread(found.cli, verb, "given-up")
         await found.hosts["late"].start()
         for name in ("given-up", "stopped", "failing"):
             await told.handles[name].resolve("abort", by="ada", note="the disk is gone")
-        await told.handles["bare"].resolve("done", by="ada")
+        for name in ("bare", "unseen"):
+            await told.handles[name].resolve("done", by="ada")
+        told.away("awaited").rename(told.target("awaited"))
+        await found.hosts["awaited"].start()
         for name in asked:
             await told.ended(name)
         found.hosts["stopped"].points.let_go(FailPoint.CAPSULE_WRITTEN)
@@ -156,6 +201,40 @@ async def test_what_a_host_has_committed_another_finishes(story: _Story) -> None
 
     assert "HELD" not in [moment.state for moment in end.timeline]
     assert Capsule.open(end.capsule).output("out.txt").read_text() == "kept"
+
+
+async def test_what_a_host_has_not_named_another_names(story: _Story) -> None:
+    """One of two outputs bore its name: the other gets it too, and nobody is asked."""
+    end = story.succeeded("half-named")
+
+    assert "HELD" not in [moment.state for moment in end.timeline]
+    assert story.stored("half-named") == {"out.txt": "kept", "more.txt": "kept too"}
+    assert Capsule.open(end.capsule).output("more.txt").read_text() == "kept too"
+
+
+async def test_targets_that_nobody_sees_are_asked_about(story: _Story) -> None:
+    """Told which they are, a person may let the capsule count: there is no second one."""
+    question = story.held["unseen"].question
+    end = story.succeeded("unseen")
+    (found,) = find_capsules(story.site.env.settings.store, "unseen")
+
+    assert "its capsule is sealed with every output" in question["text"]
+    assert f"{story.target('unseen').as_uri()}/out.txt" in question["text"]
+    assert [choice["answer"] for choice in question["choices"]] == ["done"]
+    assert "nobody has seen whether these are stored: file://" in end.message
+    assert "ada says: done" in end.message
+    assert found.uri == end.capsule
+    assert found.output("out.txt").read_text() == "kept"
+    assert not story.target("unseen").exists()
+
+
+async def test_a_host_that_is_back_names_its_outputs(story: _Story) -> None:
+    """Its disk is back with it, before anybody has answered."""
+    end = story.succeeded("awaited")
+
+    assert (end.state, end.resolutions) == ("SUCCEEDED", [])
+    assert story.stored("awaited") == {"out.txt": "kept", "more.txt": "kept too"}
+    assert story.site.ran("awaited") == [("start", "1")]
 
 
 async def test_a_stopped_host_commits_nothing_afterwards(story: _Story) -> None:

@@ -1,9 +1,10 @@
 """Sealing a run: where its files lie, or without them once somebody has said so.
 
 The host may die between the payload's end and the seal. What it has committed by then another
-worker finishes. Otherwise the outputs and logs lie there and nowhere else, so the host is waited
-for, and after the request's ``retry.lost_after`` a person is asked whether the run ends without
-it. A success whose outputs are gone is none: it ends as LOST.
+worker finishes, and so it names the outputs that have a target, where it sees what the host has
+laid there. Otherwise the outputs and logs lie there and nowhere else, so the host is waited for,
+and after the request's ``retry.lost_after`` a person is asked whether the run ends without it. A
+success whose outputs are gone is none: it ends as LOST.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _DONE = Choice(
     Answer.DONE, "its end is known and it has left no output: it counts, sealed without its logs"
 )
 _LOST = Choice(Answer.ABORT, "its outputs are given up: it ends as LOST, and may be run again")
+_UNNAMED = Choice(
+    Answer.DONE, "it counts as it is: what lacks there can be copied out of the capsule"
+)
 
 
 async def sealed(
@@ -105,6 +109,7 @@ class _Sealing:
         self._placement = placement
         self._host = standing.files_at
         self._from = (standing.state, standing.reason)
+        self._unnamed = ""
         self._silence = Silence(
             grant,
             placement.pool,
@@ -136,7 +141,13 @@ class _Sealing:
             if not handle.done():
                 handle.cancel()
         found = handle.result()
-        return (found,) if found.capsule else None
+        if found.capsule:
+            return (found,)
+        if found.unnamed != self._unnamed:
+            self._unnamed = found.unnamed
+            self._silence.of_what_lies_there(*self._question())
+            self._standing.unasked()  # what is open was put before this was known
+        return None
 
     async def _without(self, word: Resolution | None) -> ExperimentResult:
         """Seal the run without its host, unless that has sealed it after all."""
@@ -147,6 +158,9 @@ class _Sealing:
         if result.state == State.SUCCEEDED and instead.state != State.SUCCEEDED:
             instead = await rolled_back(instead, standing, self._wishes, self._placement)
         done = await calls.seal("", SealInput(result, silent=True, instead=instead))
+        if done.unnamed and word is not None:
+            told = f"nobody has seen whether these are stored: {done.unnamed}"
+            result = replace(result, message=f"{told}; {said(word)}")
         return _as_sealed(instead if done.instead else result, done)
 
     def _told(self) -> ExperimentResult:
@@ -176,6 +190,10 @@ class _Sealing:
     def _question(self) -> tuple[str, list[Choice]]:
         """Return what a person is told and offered."""
         result = self._result
+        if self._unnamed:
+            sealed = "Its payload succeeded, and its capsule is sealed with every output."
+            names = f"That host alone can see whether these are stored: {self._unnamed}."
+            return (f"{sealed} {names}", [_UNNAMED])
         has_outputs = self._grant.declared_outputs or result.outputs
         if result.state == State.SUCCEEDED:
             known, lies = "succeeded", "outputs and logs" if has_outputs else "logs"

@@ -317,6 +317,9 @@ class Sealed:
     instead: bool = False
     """Whether it was sealed without its silent host: see `SealInput.instead`."""
 
+    unnamed: str = ""
+    """Targets of outputs that the silent host has sealed, and no other one could name, as prose."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackendVerdict:

@@ -10,20 +10,16 @@ several files.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from temporal_fabric import durable
-from temporal_fabric.artifacts.s3 import LARGEST, Bucket, bucket_and_key
-from temporal_fabric.beneath import chunks, opened_below
-from temporal_fabric.errors import ArtifactFailed
+from temporal_fabric.artifacts.targets import Target, target_of
+from temporal_fabric.beneath import Measured, chunks, opened_below
+from temporal_fabric.errors import ArtifactFailed, TransientBackendError
 from temporal_fabric.failpoints import FailPoint, reach
 from temporal_fabric.states import Reason
-from temporal_fabric.store import local_path
 from temporal_fabric.workplace import output_path
 
 if TYPE_CHECKING:
@@ -75,83 +71,61 @@ class Delivery:
             TransientBackendError: the target's server does not answer.
         """
         for output in self.outputs:
-            self._bring(output)
+            with _told(output), opened_below(self.folder, output.path) as fd:
+                self._target(output).bring(_verified(chunks(fd), output), output.size)
         reach(FailPoint.DELIVERY_PREPARED)
 
     def commit(self) -> None:
-        """Give every prepared output its name.
+        """Give every prepared output its name; one that has it already keeps it.
 
         Raises:
-            ArtifactFailed: a target can no longer be written.
+            ArtifactFailed: a target can no longer be written, or what was prepared is gone.
             TransientBackendError: the target's server does not answer.
         """
         for output in self.outputs:
-            path = local_path(output.target_uri)
-            if path is not None:
+            try:
                 with _told(output):
-                    self._aside(path, output).replace(path)
-                    durable.sync_folder(path.parent)
-            else:
-                bucket, key = bucket_and_key(output.target_uri)
-                Bucket(bucket).move(self._aside_key(key, output), key, output.target_uri)
+                    self._target(output).name()
+            except ArtifactFailed:
+                if not self._is_named(output):
+                    raise
             reach(FailPoint.DELIVERY_NAMED)
 
     def discard(self) -> None:
         """Drop what was prepared, as far as it is there."""
         for output in self.outputs:
-            path = local_path(output.target_uri)
-            if path is not None:
-                with _told(output):
-                    self._aside(path, output).unlink(missing_ok=True)
-            else:
-                bucket, key = bucket_and_key(output.target_uri)
-                Bucket(bucket).remove(self._aside_key(key, output), output.target_uri)
+            with _told(output):
+                self._target(output).drop()
 
-    def _bring(self, output: OutputFile) -> None:
-        path, uri = local_path(output.target_uri), output.target_uri
-        with _told(output), opened_below(self.folder, output.path) as fd:
-            content = _verified(chunks(fd), output)
-            if path is None:
-                if output.size > LARGEST:
-                    raise ArtifactFailed(
-                        f"{uri}: {output.path} is larger than 5 GiB, which S3 does not copy: "
-                        "split it, or give it no target_uri and get it from the capsule",
-                        reason=Reason.OUTPUT_MISSING,
-                    )
-                bucket, key = bucket_and_key(uri)
-                Bucket(bucket).put(self._aside_key(key, output), content, output.size, uri)
-                return
-            if path.is_dir():
-                raise ArtifactFailed(
-                    f"{uri} is a folder, {output.path} is a file", reason=Reason.OUTPUT_MISSING
-                )
-            durable.make_folder(path.parent)
-            _write(self._aside(path, output), content)
+    def unseen(self) -> list[str]:
+        """Return the targets under which this host sees an output neither prepared nor named.
 
-    def _aside(self, path: Path, output: OutputFile) -> Path:
-        return path.with_name(self._aside_name(output))
+        What is prepared bears a name that no other attempt gives. So where it is seen, the target
+        is the place that the attempt's own host has prepared, and not one with the same path.
+        """
+        return [output.target_uri for output in self.outputs if not self._is_seen(output)]
 
-    def _aside_key(self, key: str, output: OutputFile) -> str:
-        folder, slash, _ = key.rpartition("/")
-        return f"{folder}{slash}{self._aside_name(output)}"
+    def _is_seen(self, output: OutputFile) -> bool:
+        try:
+            with _told(output):
+                return self._target(output).is_brought() or self._is_named(output)
+        except (ArtifactFailed, TransientBackendError):
+            return False
 
-    def _aside_name(self, output: OutputFile) -> str:
+    def _is_named(self, output: OutputFile) -> bool:
+        found = Measured(output.path)
+        try:
+            with _told(output):
+                for _ in found.passing(self._target(output).named()):
+                    pass
+        except ArtifactFailed:
+            return False
+        return found.found == (output.size, output.sha256)
+
+    def _target(self, output: OutputFile) -> Target:
         text = f"{self.mark}\n{output.target_uri}"
-        return f".fabric-{hashlib.sha256(text.encode()).hexdigest()[:24]}.part"
-
-
-def _write(aside: Path, content: Iterator[bytes]) -> None:
-    # Under a name of its own first: a worker that wakes up here after another took over must
-    # not truncate what the other is about to name.
-    for left in aside.parent.glob(f"{aside.name}.*"):
-        left.unlink(missing_ok=True)
-    temporary = aside.with_name(f"{aside.name}.{secrets.token_hex(6)}")
-    with temporary.open("xb") as file:
-        for chunk in content:
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(aside)
+        aside = f".fabric-{hashlib.sha256(text.encode()).hexdigest()[:24]}.part"
+        return target_of(output.target_uri, aside)
 
 
 def _verified(content: Iterator[bytes], output: OutputFile) -> Iterator[bytes]:

@@ -65,6 +65,17 @@ class Bucket:
             end_unfinished(self._name, key)
             obstore.put(self._store(), key, content, chunk_size=_PIECE, max_concurrency=4)
 
+    def exists(self, key: str, uri: str) -> bool:
+        """Return whether there is an object."""
+        import obstore  # noqa: PLC0415
+
+        with _translated(uri, Reason.OUTPUT_MISSING):
+            try:
+                obstore.head(self._store(), key)
+            except FileNotFoundError:
+                return False
+            return True
+
     def move(self, source: str, target: str, uri: str) -> None:
         """Copy an object to another name within the server, then drop the old name."""
         import obstore  # noqa: PLC0415
