@@ -6,22 +6,31 @@ Python become a request it accepts, and, where the backend allows it, faults of 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec
+from temporal_fabric.errors import TransientBackendError
 from temporal_fabric.requests.models import ExecutionRequest
 from temporal_fabric.testing.around import Shim
 from temporal_fabric.testing.evidence import EvidenceLedger
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from temporal_fabric.adapters.contract import Adapter, JobStatus
+
+T = TypeVar("T")
+
+_PATIENCE_S, _PAUSE_S = 60.0, 0.2
 
 _PRELUDE = """
 import json, os, signal, socket, sys, time
@@ -73,6 +82,21 @@ def require(kept: object, promise: str) -> None:
     """Raise `Violation` with the promise unless it is kept."""
     if not kept:
         raise Violation(promise)
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of a call that is repeated while it is transient, as the fabric does.
+
+    A machine or a device that is slow today makes calls of its own transient.
+
+    Raises:
+        TimeoutError: it was transient for a minute.
+    """
+    async with asyncio.timeout(_PATIENCE_S):
+        while True:
+            with suppress(TransientBackendError):
+                return await call()
+            await asyncio.sleep(_PAUSE_S)
 
 
 class Bench(ABC):
@@ -203,7 +227,7 @@ class Bench(ABC):
         """End what a case has left behind: its jobs and its adapters."""
         adapter = self.make()
         for key in self._keys:
-            await adapter.terminate(key, 0.0)
+            await patiently(partial(adapter.terminate, key, 0.0))
         for used in [*self._adapters, adapter]:
             await used.aclose()
         self._keys, self._adapters = [], []

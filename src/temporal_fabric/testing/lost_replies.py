@@ -1,8 +1,9 @@
 """Trials in which the answers to a submit are lost: one effect each, counted by another process.
 
 Every trial is one attempt. Up to three workers submit it, each through a fault that loses the
-answer, the call, or the worker's patience; then sound workers submit it, up to three at once. The
-ledger of the bench, which is a process of its own, has to have seen the payload once.
+answer, the call, or the worker's patience; then sound workers submit it, up to three at once and
+each until it has an answer. The ledger of the bench, which is a process of its own, has to have
+seen the payload once.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from temporal_fabric.adapters.contract import JobHandle, Phase
-from temporal_fabric.errors import TransientBackendError
-from temporal_fabric.testing.bench import Fault, require
+from temporal_fabric.adapters.contract import Phase
+from temporal_fabric.errors import PermanentBackendError, TransientBackendError
+from temporal_fabric.testing.bench import Fault, Violation, patiently, require
 from temporal_fabric.testing.conformance_starting import QUIET_S, REPORTING, began, ended
 
 if TYPE_CHECKING:
@@ -109,14 +111,13 @@ async def _try(bench: Bench, trial: Trial, key: AttemptKey, tally: Tally) -> Non
     attempt = bench.attempt(key, REPORTING.format(seconds=0.3))
     for fault in trial.faults:
         await _submit_under(fault, bench, attempt, trial, tally)
-    racing = (bench.adapter().submit(attempt) for _ in range(trial.racing))
-    answers = await asyncio.gather(*racing, return_exceptions=True)
+    sound = [bench.adapter() for _ in range(trial.racing)]
+    try:
+        await asyncio.gather(*(patiently(partial(each.submit, attempt)) for each in sound))
+    except (PermanentBackendError, TimeoutError) as exc:
+        raise Violation(f"{trial}: a racing submit adopts, or is transient: {exc!r}") from exc
     tally.submits += trial.racing
-    for answer in answers:
-        right = isinstance(answer, JobHandle | TransientBackendError)
-        require(right, f"{trial}: a racing submit adopts, or is transient: {answer!r}")
-    require(any(isinstance(each, JobHandle) for each in answers), f"{trial}: one wins: {answers}")
-    status = await ended(bench.adapter(), key)
+    status = await patiently(partial(ended, bench.adapter(), key))
     asked = bench.asks_people and bool(status.question)
     well = status.phase is Phase.ENDED and (status.exit_code == 0 or asked)
     require(well, f"{trial}: the attempt ends well, or a person is asked: {status}")
