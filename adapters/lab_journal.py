@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import durable
+from temporal_fabric.adapters import lab_pausing
+from temporal_fabric.adapters.lab_pausing import Pauses
 from temporal_fabric.requests.engines import LabCommand, LabPayload, LabStep
 from temporal_fabric.shapes import is_table
 
@@ -75,6 +77,7 @@ class Attempted:
     halted: bool = False
     """Somebody has stopped the device in an emergency: a person has to look at it first."""
 
+    pauses: Pauses = field(default_factory=Pauses)
     forgotten: bool = False
     started_at: float | None = None
     ended_at: float | None = None
@@ -137,6 +140,8 @@ class Standing:
             given = [record["grace_s"], *([] if attempt.stop_s is None else [attempt.stop_s])]
             attempt.stop_s = min(given)
             attempt.halted |= "halted_by" in record
+        elif what in lab_pausing.RECORDS:
+            attempt.pauses.take(record)
         elif what == "forgotten":
             attempt.forgotten = True
         elif what == "turned":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import durable
 from temporal_fabric.adapters import lab_journal as journals
+from temporal_fabric.adapters import lab_pausing
 from temporal_fabric.workplace import output_path
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ _SAID = {
     journals.FAILED: "failed: {says}",
     journals.STOPPED: "stopped: {says}",
     journals.REFUSED: "not performed",
+}
+
+_STILL = {
+    lab_pausing.ASKED: "to stand still",
+    lab_pausing.STANDS: "stands still",
+    lab_pausing.GOES_ON: "goes on",
 }
 
 
@@ -133,6 +140,8 @@ def _lines(standing: Standing, epoch: int, device: str) -> Iterator[str]:
             yield f"{_time(record)} {_one_line(record['message'])}; undoing what was done"
         elif record["is"] == "end":
             yield f"{_time(record)} {_end(record)}"
+        elif record["is"] in _STILL:
+            yield f"{_time(record)} {_STILL[record['is']]}"
         elif "halted_by" in record:
             why = f": {record['why']}" if record["why"] else ""
             yield f"{_time(record)} halted by {_one_line(record['halted_by'] + why)}"

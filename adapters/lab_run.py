@@ -88,7 +88,8 @@ class LabRun:
         grace the device is halted at once and nothing is undone: nothing moves any more.
 
         Args:
-            once: Return as soon as the device performs a command.
+            once: Return as soon as the device performs a command; as it does where the run is to
+                stand still and the device performs none.
 
         Raises:
             TransientBackendError: the device cannot be asked now, or goes on with a command
@@ -108,6 +109,8 @@ class LabRun:
                 await self._settle(standing, attempt.plan, standing.open)
             elif standing.unknown is not None:
                 await self._ask(attempt.plan, standing.unknown)
+            elif attempt.pauses.wanted:
+                return
             elif standing.turned is not None:
                 await self._undo(standing, attempt.plan)
             else:
@@ -209,7 +212,8 @@ class LabRun:
                 reach(FailPoint.LAB_RECORDED)
 
     async def _unwanted(self) -> bool:
-        return (await self._read()).attempts[self._journal.epoch].stop_s is not None
+        attempt = (await self._read()).attempts[self._journal.epoch]
+        return attempt.stop_s is not None or attempt.pauses.wanted
 
     async def _settle(self, standing: Standing, plan: LabPayload, issued: Issued) -> None:
         """Follow a command to its end, or until somebody wants the end of the run."""
@@ -228,7 +232,8 @@ class LabRun:
                     return
                 left = math.inf if now.undoes else _left(standing, epoch)
                 limit = (now.step.timeout or math.inf) if not now.undoes else math.inf
-                overdue = issued.since + limit - time.time()
+                stood_s = standing.attempts[epoch].pauses.seconds(issued.since)
+                overdue = issued.since + stood_s + limit - time.time()
                 if standing.turned is None and min(left, overdue) <= 0:
                     which = "the wall limit" if left <= 0 else f"the limit of step {now.place}"
                     await self._turn(Reason.TIMEOUT, f"{which} was reached in {now.name}")
@@ -368,7 +373,8 @@ def _left(standing: Standing, epoch: int) -> float:
     attempt = standing.attempts[epoch]
     if attempt.wall_s is None or attempt.started_at is None:
         return math.inf
-    return attempt.started_at + attempt.wall_s - time.time()
+    stood_s = attempt.pauses.seconds(attempt.started_at)
+    return attempt.started_at + stood_s + attempt.wall_s - time.time()
 
 
 async def _whole(work: Coroutine[Any, Any, None]) -> None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _CANCEL = "CancelController"
 _LOCK = "LockController"
-"""The features of the SiLA standard that end executions, and that lock a server."""
+_PAUSE = "PauseController"
+"""The features of the SiLA standard that end executions, lock a server, let executions pause."""
 
 _LOCKED_S = 3600
 """The lock ends by itself so long after the last command; it is renewed before each."""
@@ -218,23 +219,48 @@ class SilaDevice:
         """
         async with self._cancelling:
             if uuid not in self._cancelled:
-                if not await self._stop(self.options.cancel, "CancelCommand", uuid):
+                command = await self._configured(self.options.cancel, _CANCEL, "CancelCommand")
+                if not await self._told(command, uuid):
                     return False
                 self._cancelled.add(uuid)
             return True
 
     async def halt(self) -> bool:
         """Let the device stop whatever it does, at once; return whether it can."""
-        return await self._stop(self.options.halt, "CancelAll")
+        return await self._told(await self._configured(self.options.halt, _CANCEL, "CancelAll"))
 
-    async def _stop(self, configured: str, standard: str, *arguments: str) -> bool:
-        feature, _, name = configured.rpartition(".")
-        command = find_command(await self.features(), feature or _CANCEL, name or standard)
+    async def pause(self, uuid: str) -> bool:
+        """Let one execution stand still; return whether the device says that it does.
+
+        It refuses that for one that stands still already, as after an answer that was lost:
+        then it is asked again for one that goes on.
+        """
+        command = await self._configured(self.options.pause, _PAUSE, "Pause")
+        if command is None:
+            return False
+        for _ in range(2):
+            with suppress(CommandFailed, NotPerformed):
+                await self.send(command, dict.fromkeys(command.parameters, uuid))
+                return True
+            await self.resume(uuid)
+        return False
+
+    async def resume(self, uuid: str) -> None:
+        """Let one execution go on; one that does not stand still goes on as it did."""
+        await self._told(await self._configured(self.options.resume, _PAUSE, "Resume"), uuid)
+
+    async def _configured(self, configured: str, feature: str, name: str) -> Command | None:
+        """Return the command that the options name, else the standard's; None for neither."""
+        other, _, named = configured.rpartition(".")
+        return find_command(await self.features(), other or feature, named or name)
+
+    async def _told(self, command: Command | None, *arguments: str) -> bool:
+        """Send a command about others; return whether the device has it."""
         if command is None:
             return False
         given = dict(zip(command.parameters, arguments, strict=False))
-        # A device that has nothing to stop may say so with an error: that it has stopped
-        # is looked at afterwards, never believed.
+        # A device on which there is nothing to do may say so with an error: what has become
+        # of the others is looked at afterwards, never believed.
         with suppress(CommandFailed, NotPerformed):
             await self.send(command, given)
         return True

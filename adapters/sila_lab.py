@@ -26,8 +26,10 @@ from temporal_fabric.adapters.contract import (
 )
 from temporal_fabric.adapters.lab_claim import Claim
 from temporal_fabric.adapters.lab_journal import Journal
+from temporal_fabric.adapters.lab_pausing import go_on, stand_still
 from temporal_fabric.adapters.lab_protocol import Protocol
 from temporal_fabric.adapters.lab_run import LabRun, stoppable
+from temporal_fabric.adapters.lab_status import status_of
 from temporal_fabric.adapters.sila_device import SilaDevice
 from temporal_fabric.adapters.sila_fitting import misfits, plain_shortfalls
 from temporal_fabric.adapters.sila_options import read_options
@@ -37,7 +39,7 @@ from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from temporal_fabric.adapters.contract import AttemptSpec
     from temporal_fabric.adapters.lab_journal import Standing
@@ -123,7 +125,7 @@ class SilaLabAdapter:
 
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
-        return _status(await self._read(Journal(self._folder, key)), key.epoch)
+        return status_of(await self._read(Journal(self._folder, key)), key.epoch)
 
     async def get_status(self, handle: JobHandle) -> JobStatus:
         """See `Adapter.get_status`."""
@@ -142,7 +144,7 @@ class SilaLabAdapter:
                     async with asyncio.timeout(max(_ASK_S, deadline - time.monotonic())):
                         await self._go_on(journal, key)
             standing = await self._read(journal)
-            status = _status(standing, key.epoch)
+            status = status_of(standing, key.epoch)
             if status.phase is not Phase.RUNNING:
                 await asyncio.to_thread(self._protocol(key).show, standing)
             if status.phase is not Phase.RUNNING or time.monotonic() >= deadline:
@@ -151,13 +153,13 @@ class SilaLabAdapter:
 
     async def _go_on(self, journal: Journal, key: AttemptKey, *, once: bool = False) -> None:
         """Drive the run, if the device is not another one's."""
-        if _status(await self._read(journal), key.epoch).phase is not Phase.RUNNING:
+        if status_of(await self._read(journal), key.epoch).phase is not Phase.RUNNING:
             return
         if await asyncio.to_thread(self._claimed, journal, key):
             await self._drive(journal, key, once=once)
 
     async def _native_id(self, journal: Journal, key: AttemptKey) -> str:
-        return _status(await self._read(journal), key.epoch).native_id
+        return status_of(await self._read(journal), key.epoch).native_id
 
     def _claimed(self, journal: Journal, key: AttemptKey) -> bool:
         """Claim the device; an attempt that has asked a person leaves it to the next one."""
@@ -167,7 +169,7 @@ class SilaLabAdapter:
         experiment, _, epoch = holder.rpartition("@")
         if (
             experiment != journal.experiment
-            or _status(journal.read(), int(epoch)).phase is Phase.RUNNING
+            or status_of(journal.read(), int(epoch)).phase is Phase.RUNNING
         ):
             return False
         self._claim.release(holder)
@@ -195,14 +197,14 @@ class SilaLabAdapter:
         once and nothing moves any more.
         """
         journal = Journal(self._folder, key)
-        status = _status(await self._read(journal), key.epoch)
+        status = status_of(await self._read(journal), key.epoch)
         if status.phase in {Phase.ENDED, Phase.LOST}:
             return status
         await asyncio.to_thread(journal.append, "stop", grace_s=grace_s)
         await self._stop_at_once(journal, grace_s)
         async with self._holding(journal):
             await self._drive(journal, key)
-            return _status(await self._read(journal), key.epoch)
+            return status_of(await self._read(journal), key.epoch)
 
     async def _stop_at_once(self, journal: Journal, grace_s: float) -> None:
         """Stop what the device performs, before whoever drives the run lets go of it."""
@@ -215,6 +217,25 @@ class SilaLabAdapter:
                 if not grace_s and await self._device.halt():
                     return
                 await self._device.cancel(issued.uuid)
+
+    async def pause(self, key: AttemptKey) -> JobStatus:
+        """See `Pausing.pause`; the present command stands still where the device can do that."""
+        return await self._still(key, stand_still)
+
+    async def resume(self, key: AttemptKey) -> JobStatus:
+        """See `Pausing.resume`."""
+        return await self._still(key, go_on)
+
+    async def _still(
+        self, key: AttemptKey, change: Callable[[Journal, SilaDevice], Awaitable[None]]
+    ) -> JobStatus:
+        journal = Journal(self._folder, key)
+        standing = await self._read(journal)
+        if status_of(standing, key.epoch).phase is Phase.RUNNING:
+            self._device.badge = standing.badge(journal.experiment)
+            async with self._asking():
+                await change(journal, self._device)
+        return status_of(await self._read(journal), key.epoch)
 
     async def halt(self, by: str, why: str) -> Halt:
         """See `Halting.halt`; the device's own halt, or its cancel of the present command."""
@@ -244,7 +265,7 @@ class SilaLabAdapter:
             raise TransientBackendError(text)
         async with self._holding(journal):
             await self._drive(journal, key)
-            return Halt(key, _status(await self._read(journal), key.epoch))
+            return Halt(key, status_of(await self._read(journal), key.epoch))
 
     async def _halt_device(self, uuid: str) -> None:
         async with self._asking():
@@ -256,7 +277,7 @@ class SilaLabAdapter:
         """See `Adapter.forget`; the journal stays, for it is what refuses a late call."""
         journal = Journal(self._folder, key)
         standing = await self._read(journal)
-        if _status(standing, key.epoch).phase is Phase.RUNNING:
+        if status_of(standing, key.epoch).phase is Phase.RUNNING:
             raise TransientBackendError(f"the device still performs it [key={key}]")
         known = standing.attempts.get(key.epoch)
         if known is None or not known.forgotten:
@@ -293,7 +314,7 @@ class SilaLabAdapter:
     def _asks(self, holder: str) -> str:
         """Return why nothing else may use the device while a person is asked about it."""
         key = _key(holder)
-        if key is None or not _status(Journal(self._folder, key).read(), key.epoch).question:
+        if key is None or not status_of(Journal(self._folder, key).read(), key.epoch).question:
             return ""
         return (
             f"{key.request_id} waits for a person's answer about this device: "
@@ -308,7 +329,7 @@ class SilaLabAdapter:
 
     async def _free(self, journal: Journal, key: AttemptKey, *, answered: bool = False) -> None:
         """Leave the device to others, unless a person is asked about it."""
-        status = _status(await self._read(journal), key.epoch)
+        status = status_of(await self._read(journal), key.epoch)
         if status.phase is not Phase.RUNNING and (answered or not status.question):
             if await asyncio.to_thread(self._claim.holder) == str(key):
                 self._device.badge = (await self._read(journal)).badge(journal.experiment)
@@ -348,26 +369,3 @@ def _key(holder: str) -> AttemptKey | None:
         return None
     tenant, request_id, epoch = holder.split("@")
     return AttemptKey(tenant, request_id, int(epoch))
-
-
-def _status(standing: Standing, epoch: int) -> JobStatus:
-    attempt = standing.attempts.get(epoch)
-    if attempt is None:
-        return JobStatus(Phase.ABSENT)
-    end = attempt.end
-    if end is None and attempt.plan is None:
-        # Forgotten, or stopped, before it began.
-        return JobStatus(Phase.LOST, reason=Reason.LOST, message="it never began")
-    if end is None:
-        return JobStatus(Phase.RUNNING, attempt.run, started_at=attempt.started_at)
-    lost = end["reason"] == Reason.LOST and not end["question"]
-    return JobStatus(
-        Phase.LOST if lost else Phase.ENDED,
-        attempt.run,
-        exit_code=end["code"],
-        reason=end["reason"],
-        message=end["message"],
-        question=end["question"],
-        started_at=attempt.started_at,
-        ended_at=attempt.ended_at,
-    )

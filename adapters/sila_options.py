@@ -45,6 +45,8 @@ class SilaOptions:
     key: str = ""
     cancel: str = ""
     halt: str = ""
+    pause: str = ""
+    resume: str = ""
     timeout_s: float = 5.0
 
     @property
@@ -117,5 +119,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "key": (_path, "key is a full path"),
     "cancel": (_command, "cancel is Feature.Command"),
     "halt": (_command, "halt is Feature.Command"),
+    "pause": (_command, "pause is Feature.Command"),
+    "resume": (_command, "resume is Feature.Command"),
     "timeout_s": (_seconds, "timeout_s is a number of seconds, 60 at most"),
 }

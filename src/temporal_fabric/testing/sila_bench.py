@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _METHODS = {
     "submit": ("/Run",),
+    "pause": ("/Pause",),
     "wait": ("/Run_Result",),
     "terminate": ("/CancelCommand", "/CancelAll", "/Run_Result"),
 }

@@ -1,8 +1,9 @@
 """A SiLA device for the conformance suite: its one command performs a Python program.
 
 So the suite can try on a device what it tries on a process: the program is what moves. Its
-CancelController ends a program as SIGTERM does, and all of them as SIGKILL does. A program's
-end is the command's: with another exit code than 0 it is a defined error.
+CancelController ends a program as SIGTERM does, and all of them as SIGKILL does; its
+PauseController lets one stand still. A program's end is the command's: with another exit code than
+0 it is a defined error.
 
 Run as ``python -m temporal_fabric.testing.sila_program_device PORT FOLDER``.
 """
@@ -30,6 +31,10 @@ class ProgramFailed(Exception):
     """The program has ended badly."""
 
 
+class InvalidCommandState(Exception):
+    """The program is not in a state in which that can be done."""
+
+
 def living(folder: Path) -> list[int]:
     """Return the processes of all programs of the device with this folder."""
     wanted, found = f"{MARK}={folder}".encode(), list[int]()
@@ -55,6 +60,15 @@ class Programs(sila.Feature):
         super().__init__(originator="org.example", category="tests")  # pyright: ignore[reportUnknownMemberType]
         self._folder = folder
         self.running = dict[str, asyncio.subprocess.Process]()
+
+    def signal(self, uuid: str, *signals: signal.Signals) -> bool:
+        """Send a program signals; return whether it runs."""
+        process = self.running.get(uuid)
+        if process is None:
+            return False
+        for one in signals:
+            os.killpg(process.pid, one)
+        return True
 
     @sila.ObservableCommand(errors=[ProgramFailed])
     async def run(self, program: str, *, status: sila.Status) -> str:
@@ -105,14 +119,51 @@ class CancelController(sila.Feature):
         Args:
           CommandExecutionUUID: Of its execution.
         """
-        process = self._programs.running.get(command_execution_uuid)
-        if process is not None:
-            process.terminate()
+        self._programs.signal(command_execution_uuid, signal.SIGTERM, signal.SIGCONT)
 
     @sila.UnobservableCommand()
     async def cancel_all(self) -> None:
         """End all programs, and every process that they have started."""
         await asyncio.to_thread(kill_all, self._folder)
+
+
+class PauseController(sila.Feature):
+    """Lets programs stand still."""
+
+    def __init__(self, programs: Programs) -> None:
+        super().__init__(originator="org.silastandard", category="core.commands")  # pyright: ignore[reportUnknownMemberType]
+        self._programs = programs
+        self._still = set[str]()
+
+    @sila.UnobservableCommand(errors=[InvalidCommandState])
+    async def pause(self, command_execution_uuid: str) -> None:
+        """Let one program stand still.
+
+        Args:
+          CommandExecutionUUID: Of its execution.
+
+        Raises:
+          InvalidCommandState: It has ended, or stands still already.
+        """
+        known = command_execution_uuid in self._still
+        if known or not self._programs.signal(command_execution_uuid, signal.SIGSTOP):
+            raise InvalidCommandState("it does not run")
+        self._still.add(command_execution_uuid)
+
+    @sila.UnobservableCommand(errors=[InvalidCommandState])
+    async def resume(self, command_execution_uuid: str) -> None:
+        """Let one program go on.
+
+        Args:
+          CommandExecutionUUID: Of its execution.
+
+        Raises:
+          InvalidCommandState: It does not stand still.
+        """
+        if command_execution_uuid not in self._still:
+            raise InvalidCommandState("it does not stand still")
+        self._still.discard(command_execution_uuid)
+        self._programs.signal(command_execution_uuid, signal.SIGCONT)
 
 
 async def _serve(port: int, folder: Path) -> None:
@@ -122,6 +173,7 @@ async def _serve(port: int, folder: Path) -> None:
     programs = Programs(folder)
     app.register(programs)
     app.register(CancelController(programs, folder))
+    app.register(PauseController(programs))
     await app.start()
     print("ready", flush=True)
     await app.wait_for_termination()
