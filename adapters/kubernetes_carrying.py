@@ -20,7 +20,15 @@ from temporal_fabric.adapters.kubernetes_api import Conflict, NotFound
 from temporal_fabric.adapters.kubernetes_commands import FOLDER
 from temporal_fabric.adapters.kubernetes_exec import Command, CommandFailed
 from temporal_fabric.adapters.kubernetes_job import KEEPER, PAYLOAD, STAGE
-from temporal_fabric.adapters.kubernetes_keeper import PACK, PAUSE, RELEASE, RESUME, STOP, UNPACK
+from temporal_fabric.adapters.kubernetes_keeper import (
+    PACK,
+    PARTED,
+    PAUSE,
+    RELEASE,
+    RESUME,
+    STOP,
+    UNPACK,
+)
 from temporal_fabric.adapters.kubernetes_logs import FollowedLog
 from temporal_fabric.errors import BackendUnknown, TransientBackendError
 
@@ -170,6 +178,18 @@ class Carrying:
         """
         with self._failing("reached"):
             self._tell(pod, RESUME)
+
+    def has_parted(self, pod: str) -> bool:
+        """Return whether the payload of a pod that is taken away has ended, as far as it can tell.
+
+        Its node reports that only when the whole pod has ended, and its files with it.
+        """
+        try:
+            with self._failing("reached"):
+                self._tell(pod, PARTED)
+        except TransientBackendError:
+            return False
+        return True
 
     def _tell(self, pod: str, script: str, *words: str) -> None:
         argv = ["sh", "-c", script, KEEPER, *words]

@@ -13,6 +13,7 @@ from temporal_fabric.adapters.contract import JobStatus, Phase
 from temporal_fabric.adapters.kubernetes_carrying import Carrying
 from temporal_fabric.adapters.kubernetes_job import FACTS, KEEPER, PAYLOAD
 from temporal_fabric.adapters.kubernetes_objects import annotation, container_state, part, parts
+from temporal_fabric.adapters.kubernetes_taken import told_at
 from temporal_fabric.errors import TransientBackendError
 from temporal_fabric.states import Reason
 
@@ -90,13 +91,14 @@ class Ending:
                 (self._place.folder / "environment.txt").write_text(text)
 
     def save(self, pods: list[dict[str, Any]]) -> None:
-        """Carry over what a stopped payload wrote, as far as its pod still allows it."""
+        """Carry over what a payload wrote that was stopped, as far as its pod still allows it."""
         for pod, carrying in self.members(pods):
             name, ended = pod["metadata"]["name"], container_state(pod, PAYLOAD).get("terminated")
             try:
                 carrying.follow(name)
-                if ended and "running" in container_state(pod, KEEPER):
-                    carrying.fetch(name, str(ended.get("message") or ""), None)
+                kept = ended and "running" in container_state(pod, KEEPER)
+                if kept or (told_at(pod) is not None and carrying.has_parted(name)):
+                    carrying.fetch(name, str((ended or {}).get("message") or ""), None)
                     carrying.release(name)
             except (TransientBackendError, OSError) as exc:
                 log.info("of the stopped %s nothing more is carried over: %s", name, exc)

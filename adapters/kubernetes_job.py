@@ -1,11 +1,11 @@
 """The Job of an attempt, as it is sent to the API server.
 
 Its pod has three containers over one folder, `ROOT`. *stage* makes the folders and, where the
-attempt brings files along, waits for the worker to unpack them there. *payload* is the user's
-image and program, nothing added. *keeper* passes telemetry on as its own log, holds the payload
-to its wall limit and its grace, and stays until the worker has carried the outputs away. All of
-them see one another's processes: so the payload is not process 1, and ends at a SIGTERM that it
-does not handle.
+attempt brings files along, waits for the worker to unpack them there; in a queue it waits in any
+case. *payload* is the user's image and program, nothing added. *keeper* passes telemetry on as its
+own log, holds the payload to its wall limit and its grace, and stays until the worker has carried
+the outputs away. All of them see one another's processes: so the payload is not process 1, and
+ends at a SIGTERM that it does not handle.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.kubernetes_keeper import KEEPING, ROOT, STAGING
 from temporal_fabric.adapters.kubernetes_placing import placing
+from temporal_fabric.adapters.kubernetes_queueing import QUEUE
 from temporal_fabric.requests.quantities import GIGABYTE
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from temporal_fabric.requests.models import ExecutionRequest
 
 PREFIX = "temporal-fabric"
-KEY, END, STOPPING, PAUSED, FACTS = (
-    f"{PREFIX}/{name}" for name in ("key", "end", "stopping", "paused", "facts")
+KEY, END, STOPPING, PAUSED, FACTS, LET_IN = (
+    f"{PREFIX}/{name}" for name in ("key", "end", "stopping", "paused", "facts", "let-in")
 )
-"""Annotations: the attempt's key, its end as it was judged, that it is stopped, what it needs."""
+"""Annotations: the attempt's key, its end as it was judged, that it is stopped, what it needs,
+and the pods whose payload may begin."""
 
 BACKEND, ENDED = f"{PREFIX}/backend", f"{PREFIX}/ended"
 """Labels: whose Job it is, and that its end is recorded."""
@@ -70,21 +72,31 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
 
 
-def job_body(backend: str, attempt: AttemptSpec, options: KubernetesOptions) -> dict[str, Any]:
-    """Return the Job of an attempt."""
+def job_body(
+    backend: str, attempt: AttemptSpec, options: KubernetesOptions, *, queued: bool
+) -> dict[str, Any]:
+    """Return the Job of an attempt.
+
+    Args:
+        backend: The backend's name, with its host.
+        attempt: What is to run.
+        options: The backend's.
+        queued: Whether a queue of the cluster says when it begins, and may take its pod away. The
+            Job then gets another pod, whose payload must not begin: none does by itself.
+    """
     request, key = attempt.request, attempt.key
     members = gang_size(request)
-    brought = members > 1 or bool(brings(attempt))
+    staged = queued or members > 1 or bool(brings(attempt))
     facts: dict[str, Any] = {
         "output_bytes": request.limits.output_bytes,
-        "staged": brought,
+        "staged": staged,
         "members": members,
     }
     if request.limits.wall_s is not None:
         facts["wall_s"] = request.limits.wall_s
     metadata = _metadata(backend, key, options)
     metadata["annotations"][FACTS] = json.dumps(facts)
-    pod = _pod(attempt, options, staged=brought)
+    pod = _pod(attempt, options, staged=staged)
     labels = {**metadata["labels"], JOB: metadata["name"]}
     if cut_off(request):
         # A policy of the cluster's owner chooses pods by it.
@@ -173,7 +185,7 @@ def _metadata(backend: str, key: AttemptKey, options: KubernetesOptions) -> dict
         f"{PREFIX}/epoch": str(key.epoch),
     }
     if options.queue:
-        labels["kueue.x-k8s.io/queue-name"] = options.queue
+        labels[QUEUE] = options.queue
     name = job_name(backend, key)
     return {"name": name, "labels": labels, "annotations": {KEY: str(key)}}
 

@@ -16,6 +16,9 @@ until [ -z "$1" ] || [ -e {STATE}/staged ]; do sleep 0.2; done
 """
 """Makes the folders; with an argument it waits for what the worker brings."""
 
+_PARTING_S = 10
+"""How long a keeper that is told to end waits for the worker, within the pod's grace."""
+
 _OTHERS = """\
 others() {
     found=1 wanted=$1 ready=
@@ -63,7 +66,7 @@ until [ -e {STATE}/done ]; do
             [ -z "$asked" ] || {{ others TERM; others CONT; until=$((now + grace)); }}
         fi
     elif [ -n "$stop" ]; then
-        break
+        [ -n "$begun" ] && : > {STATE}/parted && [ $((now - last)) -lt {_PARTING_S} ] || break
     fi
     [ $((now - last)) -lt "$keep" ] || break
     sleep 0.2 &
@@ -74,13 +77,17 @@ done
 
 Ends the payload for its wall limit, or where the worker asks; passes telemetry on as its log;
 stays until the worker has what the payload wrote. A SIGTERM means that the pod is taken away:
-Kubernetes has told the payload the same, so that only its grace is held.
+Kubernetes has told the payload the same, so that only its grace is held, and the worker has a
+moment to carry away what the payload has saved.
 """
 
 STOP = f'echo "$1" > {STATE}/stop.part && mv {STATE}/stop.part {STATE}/stop'
 """Asks the keeper to end the payload within so many seconds."""
 
 RELEASE = f": > {STATE}/done"
+
+PARTED = f"[ -e {STATE}/parted ]"
+"""Says whether the payload of a pod that is taken away has ended."""
 
 PAUSE = f"""\
 read -r keeper < {STATE}/keeper || exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.kubernetes_api import NotFound
@@ -15,15 +16,24 @@ if TYPE_CHECKING:
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 _VERSIONS = ("v1beta2", "v1beta1")
-_TOLD = ("Evicted", "Preempted", "Admitted", "QuotaReserved", "PodsReady")
+_WELL = {
+    "QuotaReserved": "True",
+    "Admitted": "True",
+    "PodsReady": "True",
+    "Evicted": "False",
+}
+"""The conditions of a workload that tell why it has no pods, as they are where it has them."""
+
+_NOTHING_NEW = "NoReservation"
+"""Why a workload is not admitted that has no quota: the other condition says more."""
 
 
 def why_no_pod(api: KubernetesApi, job: Mapping[str, Any]) -> str:
     """Return what the cluster says, verbatim; empty where nothing is said or may be read."""
-    try:
-        said = [*_of_kueue(api, job), *_of_events(api, job)]
-    except (NotFound, PermanentBackendError, TransientBackendError):
-        return ""
+    said: list[str] = []
+    for source in (_of_kueue, _of_events):
+        with suppress(NotFound, PermanentBackendError, TransientBackendError):
+            said += source(api, job)
     return "; ".join(said)
 
 
@@ -41,7 +51,8 @@ def _of_kueue(api: KubernetesApi, job: Mapping[str, Any]) -> Iterator[str]:
         for workload in workloads:
             for row in parts(part(workload, "status"), "conditions"):
                 kind, value = row.get("type"), row.get("status")
-                if kind in _TOLD and row.get("message"):
+                told = row.get("message") and row.get("reason") != _NOTHING_NEW
+                if told and kind in _WELL and value != _WELL[kind]:
                     yield f"{kind} is {value}, {row.get('reason')}: {row['message']}"
         return
 

@@ -14,18 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric.adapters.contract import JobStatus, Phase
 from temporal_fabric.adapters.kubernetes_api import MERGE_PATCH, Conflict, NotFound
-from temporal_fabric.adapters.kubernetes_job import END, ENDED, JOB, KEY, PAUSED, STOPPING, job_name
+from temporal_fabric.adapters.kubernetes_job import (
+    END,
+    ENDED,
+    JOB,
+    KEY,
+    LET_IN,
+    PAUSED,
+    STOPPING,
+    job_name,
+)
 from temporal_fabric.adapters.kubernetes_kept import dropped
-from temporal_fabric.adapters.kubernetes_objects import annotation, native_id, part
+from temporal_fabric.adapters.kubernetes_objects import annotation, finished, native_id, part
 from temporal_fabric.adapters.kubernetes_queueing import why_no_pod
 from temporal_fabric.adapters.kubernetes_states import as_record, judge, recorded
+from temporal_fabric.adapters.kubernetes_taken import is_suspended, let_in
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError, TransientBackendError
+from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
     from temporal_fabric.adapters.contract import AttemptKey
     from temporal_fabric.adapters.kubernetes_api import KubernetesApi
 
 _TRIES = 8
+
+OVER = {"parallelism": 0, "activeDeadlineSeconds": 1}
+"""A Job with this makes no pods, and ends."""
 
 
 class JobRecord:
@@ -41,8 +55,13 @@ class JobRecord:
         self._api, self._key = api, key
         self.name = job_name(backend, key)
 
-    def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Create the Job, or return the one that has its name."""
+    def create(self, body: dict[str, Any], queued: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Create the Job, or return the one that has its name.
+
+        Args:
+            body: The Job.
+            queued: What it is instead where the cluster lets it wait before it begins.
+        """
         path, strict = self._jobs, dict[str, str | None](fieldValidation="Strict")
         try:
             # A server that knows a field not would leave it out in silence, and run the rest.
@@ -52,7 +71,8 @@ class JobRecord:
                     f"the API server does not know fields that this backend relies on "
                     f"[fields={', '.join(lacking)}]: a newer Kubernetes is needed"
                 )
-            return self._mine(self._api.ask("POST", path, query=strict, body=body))
+            made = queued if queued is not None and is_suspended(tried) else body
+            return self._mine(self._api.ask("POST", path, query=strict, body=made))
         except Conflict:
             job = self.job()
         if job is None:
@@ -71,9 +91,17 @@ class JobRecord:
                 return replace(stop_end(job), **stood)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise BackendUnknown(f"the state of the Job means nothing: {exc!r}") from exc
-        if status.phase is Phase.RUNNING and not pods and not status.message:
-            return replace(status, message=why_no_pod(self._api, job))
+        if status.phase is Phase.RUNNING and not pods:
+            return replace(status, message=why_no_pod(self._api, job) or status.message)
+        if status.reason == Reason.PREEMPTED and (said := why_no_pod(self._api, job)):
+            return replace(status, message=f"{status.message}: {said}")
         return status
+
+    def let_in(self, job: dict[str, Any], pods: list[dict[str, Any]]) -> bool:
+        """Say whether the payload of these pods may begin; the first that are asked for may."""
+        uids = sorted(pod["metadata"]["uid"] for pod in pods)
+        changed = self.patch(job, {LET_IN: json.dumps(uids)}, unless=LET_IN)
+        return let_in(changed) == frozenset(uids)
 
     def recorded(self, job: dict[str, Any]) -> JobStatus | None:
         """Return the end that is recorded with the Job, if there is one."""
@@ -84,7 +112,9 @@ class JobRecord:
 
     def record(self, job: dict[str, Any], status: JobStatus) -> JobStatus:
         """Record an end with the Job, unless another is recorded; return what is."""
-        changed = self.patch(job, {END: json.dumps(as_record(status))})
+        # A Job that has lost its pod may be given another one, unless it is over.
+        over = OVER if status.phase is Phase.LOST and not finished(job) else None
+        changed = self.patch(job, {END: json.dumps(as_record(status))}, spec=over)
         return self.recorded(changed) or status
 
     def patch(
@@ -92,10 +122,19 @@ class JobRecord:
         job: dict[str, Any],
         annotations: dict[str, str],
         spec: dict[str, Any] | None = None,
+        unless: str = "",
     ) -> dict[str, Any]:
-        """Change a Job that has no recorded end, and return it; one that has gets `spec` only."""
+        """Change a Job and return it.
+
+        Args:
+            job: As it was read last.
+            annotations: Written unless the Job's end is recorded.
+            spec: Written in any case.
+            unless: An annotation that also keeps the others from being written.
+        """
         for _ in range(_TRIES):
-            given = {} if self.recorded(job) is not None else annotations
+            kept = self.recorded(job) is not None or (unless and annotation(job, unless))
+            given = {} if kept else annotations
             if not given and spec is None:
                 return job
             version = job["metadata"]["resourceVersion"]

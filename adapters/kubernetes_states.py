@@ -11,7 +11,8 @@
 | pod ``DeadlineExceeded`` | ENDED | TIMEOUT |
 | pod ``Evicted`` for what it wrote itself | ENDED | BUDGET |
 | pod ``Evicted``, drained, its node lost or shut down | LOST | LOST |
-| pod preempted by another | LOST | PREEMPTED |
+| pod preempted by another, Job suspended by a queue after it began | LOST | PREEMPTED |
+| pod told to end by anybody before its payload had ended well | LOST | LOST |
 | the Job's pod is gone without an end | LOST | LOST |
 | stopped by the fabric | ENDED | SIGNAL |
 """
@@ -32,6 +33,7 @@ from temporal_fabric.adapters.kubernetes_objects import (
     native_id,
     part,
 )
+from temporal_fabric.adapters.kubernetes_taken import counting, is_taken_back, leaving, told_at
 from temporal_fabric.shapes import is_table
 from temporal_fabric.states import Reason
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 _NOT_STARTED = {"ContainerCannotRun", "StartError", "CreateContainerError"}
 _DISRUPTED = {"PreemptionByScheduler": Reason.PREEMPTED}
 _OWN_STORAGE = ("exceeds the total limit", "exceeds its local ephemeral", "exceeds the limit")
+_TAKEN_BACK = JobStatus(
+    Phase.LOST, reason=Reason.PREEMPTED, message="its Job was suspended, and its place taken back"
+)
 _STUCK = {
     "CreateContainerConfigError",
     "CreateContainerError",
@@ -85,25 +90,36 @@ def judge(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> JobStatu
         job: Its Job.
         pods: The Job's pods.
     """
-    stopping, identity = bool(annotation(job, STOPPING)), native_id(job)
+    counted, begun = counting(pods), _first_start(pods)
+    back, said = is_taken_back(job, pods), "" if begun else "; ".join(waiting(job, counted))
+    end = _end(job, counted)
+    if back and (end is None or end.phase is Phase.LOST):
+        end = None if end is None and leaving(job, pods) else _TAKEN_BACK
+        said = _TAKEN_BACK.message
+    if end is not None:
+        return replace(end, native_id=native_id(job), started_at=begun)
+    if annotation(job, STOPPING):
+        said = "it is being stopped"
+    return JobStatus(Phase.RUNNING, native_id(job), message=said, started_at=begun)
+
+
+def _end(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> JobStatus | None:
+    """Return how an attempt ended by what its pods say; None as long as they say nothing."""
     ends = [status for pod in pods if (status := pod_end(pod)) is not None]
-    members = int(job["spec"].get("completions") or 1)
     bad = [status for status in ends if not _well(status)]
-    begun = [at for pod in pods if (at := started_at(pod)) is not None]
-    started = min(begun, default=None)
-    if bad or len(ends) >= members:
-        # Of a gang the member tells that ended badly first.
-        end = min(bad or ends, key=lambda status: status.ended_at or 0.0)
-        return replace(end, native_id=identity, started_at=started)
+    if bad or len(ends) >= int(job["spec"].get("completions") or 1):
+        # Of a gang the member tells that ended badly first, and by itself.
+        return min(bad or ends, key=lambda end: (end.ended_at or 0.0, end.phase is Phase.LOST))
     if not pods and (over := condition(job, "Failed") or condition(job, "Complete")):
         said = f"{over.get('reason')}: {over.get('message')}"
         message = f"its pod is gone, and with it how it ended; its Job says {said}"
-        status = JobStatus(Phase.LOST, identity, reason=Reason.LOST, message=message)
-        return replace(status, started_at=started)
-    message = "" if started is not None else "; ".join(waiting(job, pods))
-    if stopping:
-        message = "it is being stopped"
-    return JobStatus(Phase.RUNNING, identity, message=message, started_at=started)
+        return JobStatus(Phase.LOST, reason=Reason.LOST, message=message)
+    return None
+
+
+def _first_start(pods: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return when the first payload of some pods began, in Unix seconds; None where none has."""
+    return min((at for pod in pods if (at := started_at(pod)) is not None), default=None)
 
 
 def pod_end(pod: Mapping[str, Any]) -> JobStatus | None:  # noqa: PLR0911 - a table
@@ -119,12 +135,8 @@ def pod_end(pod: Mapping[str, Any]) -> JobStatus | None:  # noqa: PLR0911 - a ta
     if reason == "Evicted" and any(words in said for words in _OWN_STORAGE):
         found = found or JobStatus(Phase.ENDED)
         return replace(found, reason=Reason.BUDGET, message=f"{reason}: {said}")
-    disruption = condition(pod, "DisruptionTarget")
-    taken = disruption is not None and not (found is not None and _well(found))
-    if taken and (over or found is not None):
-        why = str((disruption or {}).get("reason"))
-        text = f"{reason or why}: {said or (disruption or {}).get('message')}"
-        return JobStatus(Phase.LOST, reason=_DISRUPTED.get(why, Reason.LOST), message=text)
+    if (over or found is not None) and (taken := _taken(pod, found)) is not None:
+        return taken
     if found is not None:
         return found
     staging = container_state(pod, STAGE).get("terminated")
@@ -135,6 +147,21 @@ def pod_end(pod: Mapping[str, Any]) -> JobStatus | None:  # noqa: PLR0911 - a ta
         message = f"its pod is {status.get('phase')}: {reason or 'no reason given'} {said}".strip()
         return JobStatus(Phase.LOST, reason=Reason.LOST, message=message)
     return None
+
+
+def _taken(pod: Mapping[str, Any], found: JobStatus | None) -> JobStatus | None:
+    """Return the end of a pod that was told to end, unless its payload had ended well by then."""
+    told, status = told_at(pod), part(pod, "status")
+    if told is None or (found is not None and _well(found) and (found.ended_at or told) < told):
+        return None
+    disruption = condition(pod, "DisruptionTarget")
+    if disruption is None:
+        ended = None if found is None else found.ended_at
+        text = "its pod was deleted by somebody else than the fabric"
+        return JobStatus(Phase.LOST, reason=Reason.LOST, message=text, ended_at=ended)
+    why = str(disruption.get("reason"))
+    text = f"{status.get('reason') or why}: {status.get('message') or disruption.get('message')}"
+    return JobStatus(Phase.LOST, reason=_DISRUPTED.get(why, Reason.LOST), message=text)
 
 
 def _of_container(state: Mapping[str, Any]) -> JobStatus:

@@ -18,7 +18,7 @@ from temporal_fabric.adapters.kubernetes_objects import (
     part,
     parts,
 )
-from temporal_fabric.adapters.kubernetes_record import stop_end
+from temporal_fabric.adapters.kubernetes_record import OVER, stop_end
 from temporal_fabric.adapters.kubernetes_states import as_record
 from temporal_fabric.clock import now
 from temporal_fabric.errors import TransientBackendError
@@ -39,9 +39,6 @@ _SEEN_S = 5.0
 
 _PROOF_S = 60.0
 """How long one call waits for pods to go, beyond their grace."""
-
-_OVER = {"parallelism": 0, "activeDeadlineSeconds": 1}
-"""A Job with this makes no pods, and ends."""
 
 
 class Stopping:
@@ -124,7 +121,7 @@ class Stopping:
                     told.add(pod["metadata"]["uid"])
             if not finished(job) and job["spec"].get("parallelism") != 0:
                 # After the pods: the Job's controller would give them another grace.
-                job = self._record.patch(job, {}, spec=_OVER)
+                job = self._record.patch(job, {}, spec=OVER)
             self._ending.save(alive)
             if not alive and _settled(job):
                 return

@@ -33,6 +33,7 @@ from temporal_fabric.adapters.kubernetes_objects import (
 from temporal_fabric.adapters.kubernetes_record import JobRecord, standing
 from temporal_fabric.adapters.kubernetes_states import as_record, stuck
 from temporal_fabric.adapters.kubernetes_stopping import Stopping
+from temporal_fabric.adapters.kubernetes_taken import told_at
 from temporal_fabric.errors import PermanentBackendError, TransientBackendError
 from temporal_fabric.states import Reason
 
@@ -91,7 +92,11 @@ class JobWork:
         if python is not None and python.source:
             write_source(self.place, python.entry_point, python.source)
         write_brought(self.place, brings(attempt), python_call(attempt))
-        job = self._record.create(job_body(self._backend, attempt, self._options))
+        plain, queued = (
+            job_body(self._backend, attempt, self._options, queued=queued)
+            for queued in (bool(self._options.queue), True)
+        )
+        job = self._record.create(plain, queued)
         durable.replace(self.place.folder / _SUBMITTED, b"")
         return JobHandle(self._key, native_id(job))
 
@@ -128,6 +133,7 @@ class JobWork:
             return self._ending.end(job, pods, status)
         self._stage(job, pods)
         self._follow(pods)
+        self._ending.save([pod for pod in pods if told_at(pod) is not None])
         hopeless = self._hopeless(pods)
         return self._stopping.stop(job, hopeless, 0.0) if hopeless else status
 
@@ -237,14 +243,16 @@ class JobWork:
 
     def _stage(self, job: dict[str, Any], pods: list[dict[str, Any]]) -> None:
         facts = json.loads(annotation(job, FACTS) or "{}")
+        pods = [pod for pod in pods if told_at(pod) is None]
         waiting = [pod for pod in pods if "running" in container_state(pod, STAGE)]
         # A gang begins together, or not at all.
         if facts.get("staged") and waiting and len(pods) >= int(facts.get("members") or 1):
             ready = all(
                 container_state(pod, STAGE).keys() & {"running", "terminated"} for pod in pods
             )
-            for pod, carrying in self._ending.members(waiting if ready else []):
-                carrying.stage(pod["metadata"]["name"], pod["metadata"]["uid"])
+            if ready and self._record.let_in(job, pods):
+                for pod, carrying in self._ending.members(waiting):
+                    carrying.stage(pod["metadata"]["name"], pod["metadata"]["uid"])
 
     def _follow(self, pods: list[dict[str, Any]]) -> None:
         for pod, carrying in self._ending.members(pods):

@@ -136,15 +136,8 @@ def _lines(standing: Standing, epoch: int, device: str) -> Iterator[str]:
         if record["is"] == "accepted":
             earlier = f", {len(before)} of them done before" if before else ""
             yield f"{_time(record)} {device}: {len(places)} steps{earlier}"
-        elif record["is"] == "turned":
-            yield f"{_time(record)} {_one_line(record['message'])}; undoing what was done"
-        elif record["is"] == "end":
-            yield f"{_time(record)} {_end(record)}"
-        elif record["is"] in _STILL:
-            yield f"{_time(record)} {_STILL[record['is']]}"
-        elif "halted_by" in record:
-            why = f": {record['why']}" if record["why"] else ""
-            yield f"{_time(record)} halted by {_one_line(record['halted_by'] + why)}"
+        elif said := _of_run(record):
+            yield f"{_time(record)} {said}"
         elif "step" in record:
             key = (record["step"], record["undoes"])
             if record["is"] == journals.INTENDED:
@@ -152,6 +145,18 @@ def _lines(standing: Standing, epoch: int, device: str) -> Iterator[str]:
             what = f"{'undo ' if record['undoes'] else ''}{record['step']}"
             place = f"{places.get(record['step'], 0)}/{len(places)}"
             yield f"{_time(record)} {place} {what}: {_said(record, sent.get(key))}"
+
+
+def _of_run(record: Mapping[str, Any]) -> str:
+    """Return what a record says of the whole run; empty where it says nothing of it."""
+    if record["is"] == "turned":
+        return f"{_one_line(record['message'])}; undoing what was done"
+    if record["is"] == "end":
+        return _end(record)
+    if "halted_by" in record:
+        why = f": {record['why']}" if record["why"] else ""
+        return f"halted by {_one_line(record['halted_by'] + why)}"
+    return _STILL.get(record["is"], "")
 
 
 def _said(record: Mapping[str, Any], sent: float | None) -> str:

@@ -35,7 +35,6 @@ from temporal_fabric.adapters.sila_fitting import misfits, plain_shortfalls
 from temporal_fabric.adapters.sila_options import read_options
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError, TransientBackendError
 from temporal_fabric.holes import pieces
-from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Configuration of the tests' Kubernetes: what each part is told.
 
-No feature gate is needed. What is unusual has its reason: a test machine may lack the right to
-lower its OOM score, has no firewall to be changed, and only one copy of the image.
+One feature gate is set: by it a queue of the tests holds Jobs back, and no web server has to. What
+is unusual has its reason: a test machine may lack the right to lower its OOM score, has no firewall
+to be changed, and only one copy of the image.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def flags(folder: Path, host: str, services: str, etcd: str, peers: str) -> dict
             --kubelet-preferred-address-types InternalIP
             --service-account-issuer https://kubernetes.default.svc
             --service-account-key-file {accounts} --service-account-signing-key-file {accounts}
-            --enable-priority-and-fairness=false --shutdown-delay-duration 0""",
+            --enable-priority-and-fairness=false --shutdown-delay-duration 0
+            --runtime-config admissionregistration.k8s.io/v1beta1=true
+            --feature-gates MutatingAdmissionPolicy=true""",
         "controllers": f"""--root-ca-file {pki}/apiserver.crt
             --service-account-private-key-file {accounts}
             --node-monitor-grace-period 12s --node-monitor-period 2s""",

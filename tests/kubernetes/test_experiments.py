@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,8 @@ from temporal_fabric.testing.evidence import EvidenceLedger
 from temporal_fabric.testing.kubernetes_bench import kubernetes_test_options
 from tests import portable
 from tests.backends.kubernetes_cluster import HOST_IP, NODE
+from tests.kubernetes.queue import FULL, PREEMPTED, Queue, wait_for
+from tests.kubernetes.queue import NAME as QUEUE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,9 +54,19 @@ async def lab(kubernetes: KubernetesCluster) -> AsyncIterator[FabricEnvironment]
     options["node_labels"] = {"host": "kubernetes.io/hostname"}
     rows = "\n".join(f"{name} = {_toml(value)}" for name, value in options.items())
     config = f'[backends.cluster]\nkind = "kubernetes"\n\n[backends.cluster.options]\n{rows}\n'
-    config += '[backends.local]\nkind = "local"\n'
+    config += f'[backends.queued]\nkind = "kubernetes"\n\n[backends.queued.options]\n{rows}\n'
+    config += f'queue = "{QUEUE_NAME}"\n[backends.local]\nkind = "local"\n'
     async with FabricEnvironment.fresh(config=config) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def queue(kubernetes: KubernetesCluster) -> Iterator[Queue]:
+    """Who decides which Jobs of the backend `queued` may have pods."""
+    found = Queue(kubernetes.kubeconfig())
+    found.install()
+    yield found
+    found.remove()
 
 
 def _toml(value: Any) -> str:
@@ -85,11 +96,14 @@ def _result(lab: FabricEnvironment, name: str) -> dict[str, Any]:
     return found | {"returned": done.returncode}
 
 
-def _until(evidence: EvidenceLedger, name: str, event: str) -> None:
-    deadline = time.monotonic() + 60
-    while not evidence.lines(id=name, event=event):
-        assert time.monotonic() < deadline, f"no {event} of {name}"
-        time.sleep(0.05)
+def _until(evidence: EvidenceLedger, name: str, event: str, epoch: str = "1") -> None:
+    wait_for(lambda: bool(evidence.lines(id=name, event=event, epoch=epoch)))
+
+
+def _says(lab: FabricEnvironment, name: str, words: str) -> str:
+    """Wait until the status has these words; return it."""
+    wait_for(lambda: words in lab.cli("status", name).stdout.replace("\n", " "))
+    return str(json.loads(lab.cli("status", name, "-o", "json").stdout))
 
 
 def _live_jobs(kubernetes: KubernetesCluster) -> list[str]:
@@ -276,3 +290,90 @@ async def test_a_parted_node_ends_in_one_result(
     done = lab.cli("get", name, "x", "--to", str(tmp_path))
     assert done.returncode == 0, done.stderr
     kubernetes.until_ready()
+
+
+_SAVING = """
+import signal, sys, time
+saved = os.environ['FABRIC_CHECKPOINT_DIR'] + '/saved'
+def save(*_):
+    open(saved, 'w').write('half')
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+report('from ' + (open(saved).read() if os.path.exists(saved) else 'nothing'))
+while not os.path.exists(saved): time.sleep(0.05)
+"""
+"""Saves its state when it is told to end, says that it ended well, and goes on from there."""
+
+
+async def test_what_its_queue_takes_back_goes_on_when_it_may(
+    lab: FabricEnvironment, evidence: EvidenceLedger, queue: Queue, tmp_path: Path
+) -> None:
+    """It waits in its queue's words; what was preempted goes on, under a new epoch."""
+    body = {"id": "k-queued", "backends": ["queued"], "payload": _process(evidence, _SAVING)}
+    name = _submit(lab, tmp_path, body)
+    first = queue.job(name, 1)
+    waiting = _says(lab, name, FULL)
+    queue.admit(first)
+    _until(evidence, name, "from nothing")
+    queue.evict(first)
+    second = queue.job(name, 2)
+    again = _says(lab, name, FULL)
+    queue.admit(first)  # nothing of the attempt that is lost may begin once more
+    queue.admit(second)
+    found = _result(lab, name)
+
+    assert f"QuotaReserved is False, Pending: {FULL}" in waiting
+    assert "JobSuspended" not in waiting
+    assert f"QuotaReserved is False, Pending: {FULL}" in again
+    assert (found["returned"], found["epoch"]) == (0, 2), found
+    told = json.loads(lab.cli("result", name, "-o", "json").stdout)["attempts"]
+    assert [attempt["reason"] for attempt in told] == ["PREEMPTED", ""]
+    assert PREEMPTED in told[0]["message"]
+    said = [(row["event"], row["epoch"]) for row in evidence.lines(id=name)]
+    assert said == [("from nothing", "1"), ("from half", "2")]
+    wait_for(lambda: queue.is_over(first) and queue.is_over(second))
+
+
+async def test_what_comes_back_unseen_does_not_begin_again(
+    lab: FabricEnvironment, evidence: EvidenceLedger, queue: Queue, tmp_path: Path
+) -> None:
+    """Evicted and let in again while no worker lives, an attempt has a second pod, and no start."""
+    body = {"id": "k-unseen", "backends": ["queued"], "payload": _process(evidence, _SAVING)}
+    name = _submit(lab, tmp_path, body)
+    first = queue.job(name, 1)
+    queue.admit(first)
+    _until(evidence, name, "from nothing")
+    lab.kill_worker()
+    (pod,) = queue.pods(first)
+    queue.evict(first)
+    queue.admit(first)
+    wait_for(
+        lambda: (
+            [one["metadata"]["uid"] for one in queue.pods(first)]
+            not in ([], [pod["metadata"]["uid"]])
+        )
+    )
+    lab.start_worker()
+    queue.admit(queue.job(name, 2))
+    _until(evidence, name, "from nothing", "2")
+    assert lab.cli("cancel", name).returncode == 0
+    found = _result(lab, name)
+
+    assert found["returned"] == 103, found
+    said = [(row["event"], row["epoch"]) for row in evidence.lines(id=name)]
+    assert said == [("from nothing", "1"), ("from nothing", "2")]
+    wait_for(lambda: queue.is_over(first))
+
+
+async def test_a_job_that_a_person_suspends_is_no_failure(
+    lab: FabricEnvironment, evidence: EvidenceLedger, queue: Queue, tmp_path: Path
+) -> None:
+    """Without any queue a suspended Job has lost its place as well, and does not run twice."""
+    name = _submit(lab, tmp_path, {"id": "k-stopped", "payload": _process(evidence, _SAVING)})
+    _until(evidence, name, "from nothing")
+    queue.stop(name, 1)
+    found = _result(lab, name)
+
+    assert (found["returned"], found["epoch"]) == (0, 2), found
+    said = [(row["event"], row["epoch"]) for row in evidence.lines(id=name)]
+    assert said == [("from nothing", "1"), ("from half", "2")]

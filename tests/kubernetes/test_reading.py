@@ -42,9 +42,16 @@ def _pod(state: dict[str, Any] | None, phase: str = "Running", **status: Any) ->
     }
 
 
-def _disrupted(why: str) -> dict[str, Any]:
+def _disrupted(why: str, second: int = 3) -> dict[str, Any]:
     row = {"type": "DisruptionTarget", "status": "True", "reason": why, "message": "it had to go"}
-    return {"conditions": [row]}
+    return {"conditions": [row | {"lastTransitionTime": f"2026-01-01T00:00:0{second}Z"}]}
+
+
+def _deleted(pod: dict[str, Any], second: int) -> dict[str, Any]:
+    """Return a pod that somebody has deleted in that second, with a grace of half a minute."""
+    gone_by = f"2026-01-01T00:00:{30 + second}Z"
+    told = {"deletionTimestamp": gone_by, "deletionGracePeriodSeconds": 30}
+    return pod | {"metadata": pod["metadata"] | told}
 
 
 _STATES = [
@@ -74,7 +81,17 @@ _STATES = [
         Reason.LOST,
         None,
     ),
-    (_pod(_exited("Completed", 0), **_disrupted("EvictionByEvictionAPI")), Phase.ENDED, "", 0),
+    (_pod(_exited("Completed", 0), **_disrupted("EvictionByEvictionAPI", 6)), Phase.ENDED, "", 0),
+    (
+        _pod(_exited("Completed", 0), **_disrupted("EvictionByEvictionAPI")),
+        Phase.LOST,
+        Reason.LOST,
+        None,
+    ),
+    (_deleted(_pod(_exited("Completed", 0)), 6), Phase.ENDED, "", 0),
+    (_deleted(_pod(_exited("Completed", 0)), 4), Phase.LOST, Reason.LOST, None),
+    (_deleted(_pod(_exited("Error", 143)), 4), Phase.LOST, Reason.LOST, None),
+    (_deleted(_pod(None, "Failed"), 4), Phase.RUNNING, "", None),
     (_pod(None, "Failed"), Phase.LOST, Reason.LOST, None),
     (_pod({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), Phase.RUNNING, "", None),
     (_pod(None, "Pending"), Phase.RUNNING, "", None),
