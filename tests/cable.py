@@ -11,10 +11,12 @@ class Cable:
 
     Args:
         target: The server, as host:port.
+        here: Where it takes connections.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, here: str = "127.0.0.1") -> None:
         host, _, port = target.rpartition(":")
+        self._here = here
         self._target = (host, int(port))
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -23,8 +25,8 @@ class Cable:
     async def mend(self) -> None:
         """Take connections, at the same address as before."""
         port = int(self.address.rpartition(":")[2] or 0)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, self._here, port)
+        self.address = f"{self._here}:{self._server.sockets[0].getsockname()[1]}"
 
     async def cut(self) -> None:
         """End every connection, and refuse new ones."""

@@ -4,84 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from temporal_fabric.adapters.contract import Phase
 from temporal_fabric.adapters.kubernetes_api import KubernetesApi, NotConfigured
 from temporal_fabric.adapters.kubernetes_options import KubernetesOptions
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError
 from temporal_fabric.testing.conformance_starting import ended
+from tests.kubernetes.deployed import PATHS, create, objects
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from temporal_fabric.testing.kubernetes_bench import KubernetesBench
     from tests.backends.kubernetes_cluster import KubernetesCluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_BASE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base"
-_PATHS = {
-    "ServiceAccount": "/api/v1/namespaces/default/serviceaccounts",
-    "ConfigMap": "/api/v1/namespaces/default/configmaps",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings",
-    "StatefulSet": "/apis/apps/v1/namespaces/default/statefulsets",
-}
-
-
-def _create(cluster: KubernetesCluster, body: dict[str, Any], query: str = "") -> str:
-    """Create an object; return what the API server says against it."""
-    asked = urllib.request.Request(  # noqa: S310 - the address is ours
-        f"{cluster.address}{_PATHS[body['kind']]}?fieldValidation=Strict{query}",
-        data=json.dumps(body).encode(),
-        headers={
-            "Authorization": f"Bearer {cluster.token()}",
-            "Content-Type": "application/json",
-        },
-    )
-    trust = ssl.create_default_context(cafile=str(cluster.authority))
-    try:
-        with urllib.request.urlopen(asked, timeout=10, context=trust) as answer:  # noqa: S310
-            answer.read()
-    except urllib.error.HTTPError as exc:
-        return str(json.loads(exc.read())["message"])
-    return ""
-
-
-def _objects() -> list[dict[str, Any]]:
-    """Return what the kustomization makes, as far as it needs no kustomize."""
-    told = yaml.safe_load((_BASE / "kustomization.yaml").read_text())
-    texts = [(_BASE / name).read_text() for name in told["resources"]]
-    found = [body for text in texts for body in yaml.safe_load_all(text)]
-    for made in told["configMapGenerator"]:
-        data = {name: (_BASE / name).read_text() for name in made["files"]}
-        metadata = {"name": made["name"]}
-        found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    return found
-
 
 async def test_the_files_to_deploy_are_accepted(kubernetes: KubernetesCluster) -> None:
     """The API server takes every object of the kustomization, with no field that it ignores."""
-    said = {body["kind"]: _create(kubernetes, body, "&dryRun=All") for body in _objects()}
-    assert said == dict.fromkeys(_PATHS, "")
+    said = {body["kind"]: create(kubernetes, body, "&dryRun=All") for body in objects()}
+    assert said == dict.fromkeys(PATHS, "")
 
 
 async def test_the_role_is_enough(kubernetes: KubernetesCluster, bench: KubernetesBench) -> None:
     """An account with the role that is deployed, and nothing else, runs and ends a job."""
-    for body in _objects():
+    for body in objects():
         if body["kind"] == "Role":
-            assert _create(kubernetes, body) == ""
+            assert create(kubernetes, body) == ""
         if body["kind"] == "RoleBinding":
             subjects = [
                 {"kind": "Group", "name": "fabric", "apiGroup": "rbac.authorization.k8s.io"}
             ]
-            assert _create(kubernetes, {**body, "subjects": subjects}) == ""
+            assert create(kubernetes, {**body, "subjects": subjects}) == ""
     adapter = bench.adapter_with(kubernetes.kubeconfig("worker"))
     found = await adapter.inventory()
     assert found.healthy, found.unusable
