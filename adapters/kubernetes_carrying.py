@@ -43,8 +43,8 @@ BROUGHT = "brought.json"
 """What the pod is brought, beside the attempt's folders: paths by their place below `ROOT`."""
 
 _CARRIED = ".carried"
-_SILENT_S = 60.0
-"""How long the other side of a transfer may say nothing."""
+_SILENT_S, _QUICK_S = 60.0, 3.0
+"""How long the other side of a transfer may say nothing, and that of a question."""
 
 
 class Carrying:
@@ -186,14 +186,14 @@ class Carrying:
         """
         try:
             with self._failing("reached"):
-                self._tell(pod, PARTED)
+                self._tell(pod, PARTED, limit_s=_QUICK_S)
         except TransientBackendError:
             return False
         return True
 
-    def _tell(self, pod: str, script: str, *words: str) -> None:
+    def _tell(self, pod: str, script: str, *words: str, limit_s: float = _SILENT_S) -> None:
         argv = ["sh", "-c", script, KEEPER, *words]
-        with Command(self._api, pod, KEEPER, argv, _SILENT_S) as command:
+        with Command(self._api, pod, KEEPER, argv, limit_s) as command:
             command.finish()
 
     def _unpack(self, pod: str, came: Path, limits: Mapping[str, int]) -> None:

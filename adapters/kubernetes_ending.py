@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from temporal_fabric.errors import TransientBackendError
 from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from temporal_fabric.adapters.kubernetes_api import KubernetesApi
     from temporal_fabric.adapters.kubernetes_record import JobRecord
@@ -91,17 +91,23 @@ class Ending:
                 (self._place.folder / "environment.txt").write_text(text)
 
     def save(self, pods: list[dict[str, Any]]) -> None:
-        """Carry over what a payload wrote that was stopped, as far as its pod still allows it."""
+        """Carry over what a stopped payload wrote, as far as its pod still allows it."""
         for pod, carrying in self.members(pods):
-            name, ended = pod["metadata"]["name"], container_state(pod, PAYLOAD).get("terminated")
-            try:
+            name, ended = pod["metadata"]["name"], part(container_state(pod, PAYLOAD), "terminated")
+            with _as_far_as_it_goes(name):
                 carrying.follow(name)
-                kept = ended and "running" in container_state(pod, KEEPER)
-                if kept or (told_at(pod) is not None and carrying.has_parted(name)):
-                    carrying.fetch(name, str((ended or {}).get("message") or ""), None)
+                if ended and "running" in container_state(pod, KEEPER):
+                    carrying.fetch(name, str(ended.get("message") or ""), None)
                     carrying.release(name)
-            except (TransientBackendError, OSError) as exc:
-                log.info("of the stopped %s nothing more is carried over: %s", name, exc)
+
+    def save_parting(self, pods: list[dict[str, Any]]) -> None:
+        """Carry over what a payload has saved whose pod somebody else takes away."""
+        for pod, carrying in self.members([pod for pod in pods if told_at(pod) is not None]):
+            name = pod["metadata"]["name"]
+            with _as_far_as_it_goes(name):
+                if carrying.has_parted(name):
+                    carrying.fetch(name, "", None)
+                    carrying.release(name)
 
     def release(self, pods: list[dict[str, Any]]) -> None:
         """Let pods end whose files are here."""
@@ -110,3 +116,11 @@ class Ending:
                 # Otherwise the keeper goes after its time, or with the pod.
                 with suppress(TransientBackendError):
                     carrying.release(pod["metadata"]["name"])
+
+
+@contextmanager
+def _as_far_as_it_goes(pod: str) -> Generator[None]:
+    try:
+        yield
+    except (TransientBackendError, OSError) as exc:
+        log.info("of %s, which ends, nothing more is carried over: %s", pod, exc)

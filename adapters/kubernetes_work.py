@@ -133,7 +133,7 @@ class JobWork:
             return self._ending.end(job, pods, status)
         self._stage(job, pods)
         self._follow(pods)
-        self._ending.save([pod for pod in pods if told_at(pod) is not None])
+        self._ending.save_parting(pods)
         hopeless = self._hopeless(pods)
         return self._stopping.stop(job, hopeless, 0.0) if hopeless else status
 

@@ -6,8 +6,12 @@ A way starts one program and returns when its backend has taken it; `clear` remo
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from temporal_fabric.adapters.slurm_rest_forms import OLD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,11 +150,9 @@ class Slurm:
     def _submit(
         self, command: Sequence[str], env: Mapping[str, str], options: Sequence[str]
     ) -> None:
-        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items())
-        script = f"#!/bin/sh\n{exports}exec {shlex.join(command)}\n"
         asked = shlex.join(["sbatch", "--parsable", "--output=/dev/null", *options])
         stdin, stdout, _ = self._client.exec_command(asked)
-        stdin.write(script)
+        stdin.write(_script(command, env))
         stdin.channel.shutdown_write()
         if not stdout.read().strip().isdigit():
             raise RuntimeError("sbatch did not take the job")
@@ -158,6 +160,43 @@ class Slurm:
     async def clear(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+class SlurmRest:
+    """One POST of a job to slurmrestd, by urllib3."""
+
+    def __init__(self, bench: Any) -> None:
+        import urllib3  # noqa: PLC0415
+
+        options = bench.options()
+        token = Path(options["token"]).read_text().removeprefix("SLURM_JWT=").strip()
+        headers = {"X-SLURM-USER-NAME": options["user"], "X-SLURM-USER-TOKEN": token}
+        self._client = urllib3.connection_from_url(options["url"], headers=headers)
+
+    async def start(self, attempt: AttemptSpec) -> None:
+        """Submit a job."""
+        await asyncio.to_thread(self._submit, *_program(attempt))
+
+    def _submit(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        job = {
+            "name": "raw",
+            "environment": {"PATH": os.defpath},
+            "current_working_directory": "/",
+            "standard_output": "/dev/null",
+        }
+        body = {"job": job, "script": _script(command, env)}
+        answer = self._client.request("POST", f"/slurm/{OLD}/job/submit", json=body)
+        if not answer.json().get("job_id"):
+            raise RuntimeError(f"slurmrestd did not take the job: {answer.data!r}")
+
+    async def clear(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _script(command: Sequence[str], env: Mapping[str, str]) -> str:
+    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items())
+    return f"#!/bin/sh\n{exports}exec {shlex.join(command)}\n"
 
 
 class Sila:
@@ -196,6 +235,7 @@ WAYS = {
     "docker": (Docker, "docker SDK"),
     "kubernetes": (Kubernetes, "Kubernetes client"),
     "slurm": (Slurm, "sbatch over paramiko"),
+    "slurm-rest": (SlurmRest, "POST by urllib3"),
     "sila": (Sila, "SiLA client"),
 }
 """The raw client of each kind of backend, and what it is."""

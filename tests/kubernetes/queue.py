@@ -91,14 +91,13 @@ class Queue:
     def job(self, request_id: str, epoch: int) -> str:
         """Wait for the Job of an attempt, and for what holds it back; return its name."""
         job = self._job(request_id, epoch)
-        metadata = {
-            "name": job["metadata"]["name"],
-            "labels": {f"{_GROUP}/job-uid": job["metadata"]["uid"]},
-        }
+        name = str(job["metadata"]["name"])
+        labels = {f"{_GROUP}/job-uid": job["metadata"]["uid"]}
+        metadata = {"name": name, "labels": labels}
         body = {"apiVersion": f"{_GROUP}/{_VERSION}", "kind": "Workload", "metadata": metadata}
         self._api.ask("POST", _WORKLOADS, body=body)
-        self.hold(metadata["name"])
-        return str(metadata["name"])
+        self.hold(name)
+        return name
 
     def hold(self, job: str) -> None:
         """Say that there is no room."""
@@ -162,7 +161,7 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 def _definition() -> dict[str, Any]:
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
+    version: dict[str, Any] = {
         "name": _VERSION,
         "served": True,
         "storage": True,
@@ -170,7 +169,12 @@ def _definition() -> dict[str, Any]:
         "subresources": {"status": {}},
     }
     names = {"kind": "Workload", "plural": "workloads", "singular": "workload"}
-    spec = {"group": _GROUP, "scope": "Namespaced", "names": names, "versions": [version]}
+    spec: dict[str, Any] = {
+        "group": _GROUP,
+        "scope": "Namespaced",
+        "names": names,
+        "versions": [version],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
