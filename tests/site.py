@@ -109,12 +109,16 @@ class Site:
     fabric: Fabric
     hosts: dict[str, Host] = field(default_factory=dict[str, Host])
 
-    async def host(self, name: str, **env: str) -> Host:
-        """Start another host."""
+    async def prepare(self, name: str, **env: str) -> Host:
+        """Return another host that is not started yet."""
         cable = Cable(self.env.address)
         await cable.mend()
         self.hosts[name] = Host(self, name, cable, **env)
-        return await self.hosts[name].start()
+        return self.hosts[name]
+
+    async def host(self, name: str, **env: str) -> Host:
+        """Start another host."""
+        return await (await self.prepare(name, **env)).start()
 
     def body(self, name: str, code: str, **more: Any) -> dict[str, Any]:
         """Return a body of some Python that knows the ledger and the experiment's gate."""

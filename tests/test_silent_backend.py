@@ -19,20 +19,13 @@ from temporal_fabric import (
     Capsule,
     ExperimentCanceled,
     ExperimentFailed,
-    Fabric,
     RequestRejected,
 )
-from temporal_fabric.connection import connect
 from temporal_fabric.draining import DrainMark
 from temporal_fabric.failpoints import FailPoint
 from temporal_fabric.record import RequestRecord
 from temporal_fabric.store import open_store
-from temporal_fabric.testing.environment import FabricEnvironment
-from temporal_fabric.testing.evidence import EvidenceLedger
-from temporal_fabric.testing.faults import FailPoints
-from tests.bodies import REPORTER, python
-from tests.cable import Cable
-from tests.site import until
+from tests.site import GATED, Host, Site, site, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -41,81 +34,26 @@ if TYPE_CHECKING:
     from temporal_fabric.outcomes import ExperimentResult
     from temporal_fabric.status import ExperimentStatus
 
-_CONFIG = '[backends.local]\nkind = "local"\nslots = 16\npatience_s = 1\n'
-_REPORT = REPORTER[-1]
-_PAYLOAD = f"""
-import time
-{_REPORT.replace("sys.argv[1]", "'start'")}
-gate = os.environ['GATE'] + '.' + os.environ['FABRIC_EPOCH']
-while not os.path.exists(gate): time.sleep(0.05)
-open(os.environ['FABRIC_OUTPUT_DIR'] + '/out.txt', 'w').write(os.environ['FABRIC_EPOCH'])
-{_REPORT.replace("sys.argv[1]", "'end'")}
-"""
-
 
 @dataclass
 class _Hosts:
-    """Two hosts of one pool, the first behind a cable."""
+    """Two hosts of one pool; the second one is not started yet."""
 
-    env: FabricEnvironment
-    one: FabricEnvironment
-    two: FabricEnvironment
-    cable: Cable
-    points: FailPoints
-    ledger: EvidenceLedger
-    fabric: Fabric
-
-    def open_gate(self, name: str, epoch: int) -> None:
-        """Let the payload of one epoch end."""
-        (self.env.home / f"{name}.{epoch}").touch()
+    site: Site
+    one: Host
+    two: Host
 
     def body(self, name: str, **more: Any) -> dict[str, Any]:
-        env = {"EVIDENCE": str(self.ledger.socket), "GATE": str(self.env.home / name)}
-        settings = {"retry": {"lost_after": 1, "initial_interval_s": 0.1}, "limits": {"grace_s": 1}}
-        return python(_PAYLOAD, env=env, **(settings | more)) | {"id": name}
-
-    async def start_two(self) -> None:
-        await asyncio.to_thread(self.two.start_worker)
-
-    def cli(self, *args: str) -> str:
-        done = self.env.cli(*args, "--address", self.env.address)
-        return done.stdout + done.stderr
-
-    def ran(self, name: str) -> list[tuple[str, str]]:
-        """What another process has seen of an experiment: events with their epochs."""
-        return [(row["event"], row["epoch"]) for row in self.ledger.lines(id=name)]
+        return self.site.body(name, GATED, **more)
 
     def record(self, name: str) -> RequestRecord:
-        return RequestRecord(open_store(self.env.settings.store), "default", name)
+        return RequestRecord(open_store(self.site.env.settings.store), "default", name)
 
 
 @asynccontextmanager
 async def _hosts() -> AsyncGenerator[_Hosts]:
-    async with FabricEnvironment.fresh(worker=False) as env:
-        cable = Cable(env.address)
-        await cable.mend()
-        points = FailPoints(env.home / "points")
-        store = env.settings.store
-        addresses = {"one": cable.address, "two": env.address}
-        found = {
-            name: FabricEnvironment(
-                env.home / name, {"FABRIC_HOST_ID": name} | points.env, store, address=address
-            )
-            for name, address in addresses.items()
-        }
-        for host in found.values():
-            host.home.mkdir()
-            (host.home / "fabric.toml").write_text(_CONFIG)
-        ledger = EvidenceLedger(env.home)
-        fabric = Fabric(await connect(env.settings, address=env.address), env.settings)
-        try:
-            await asyncio.to_thread(found["one"].start_worker)
-            yield _Hosts(env, **found, cable=cable, points=points, ledger=ledger, fabric=fabric)
-        finally:
-            await cable.cut()
-            for host in found.values():
-                await host.close()
-            ledger.close()
+    async with site() as found:
+        yield _Hosts(found, await found.host("one"), await found.prepare("two"))
 
 
 async def _held(handle: ExperimentHandle) -> ExperimentStatus:
@@ -137,28 +75,28 @@ def _alive(pid: int) -> bool:
 async def test_what_never_began_is_placed_elsewhere() -> None:
     """Revoked by a worker that dies of it, it waits for a drained host and runs there, once."""
     async with _hosts() as hosts:
-        hosts.points.arm(FailPoint.ATTEMPT_TAKEN)
-        handle = await hosts.fabric.submit(hosts.body("never-began"))
-        await hosts.points.reached(FailPoint.ATTEMPT_TAKEN)
-        await hosts.cable.cut()
-        DrainMark(hosts.two.home, "local@two").put(drained=True, reason="cleaning")
-        hosts.points.arm(FailPoint.SETTLE_REVOKED)
-        await hosts.start_two()
-        await hosts.points.reached(FailPoint.SETTLE_REVOKED)
-        await asyncio.to_thread(hosts.two.kill_worker)
-        await hosts.start_two()
+        hosts.one.points.arm(FailPoint.ATTEMPT_TAKEN)
+        handle = await hosts.site.fabric.submit(hosts.body("never-began"))
+        await hosts.one.points.reached(FailPoint.ATTEMPT_TAKEN)
+        await hosts.one.cut()
+        DrainMark(hosts.two.env.home, "local@two").put(drained=True, reason="cleaning")
+        hosts.two.points.arm(FailPoint.SETTLE_REVOKED)
+        await hosts.two.start()
+        await hosts.two.points.reached(FailPoint.SETTLE_REVOKED)
+        await asyncio.to_thread(hosts.two.env.kill_worker)
+        await hosts.two.start()
 
         waiting = await until(handle, lambda status: status.reason == "DRAINED")
-        await hosts.fabric.undrain("local@two")
+        await hosts.site.fabric.undrain("local@two")
         await until(handle, lambda status: status.state == "RUNNING")
-        hosts.points.let_go(FailPoint.ATTEMPT_TAKEN)
-        await hosts.cable.mend()
+        hosts.one.points.let_go(FailPoint.ATTEMPT_TAKEN)
+        await hosts.one.mend()
         await asyncio.sleep(3)  # the first host has the chance to do what it must not
-        hosts.open_gate(handle.id, 2)
+        hosts.site.open_gate(handle.id, 2)
         result = await asyncio.wait_for(handle.result(), 60)
 
         assert waiting.state == "QUEUED"
-        assert hosts.ran(handle.id) == [("start", "2"), ("end", "2")]
+        assert hosts.site.ran(handle.id) == [("start", "2"), ("end", "2")]
         assert (result.state, result.epoch, result.backend) == ("SUCCEEDED", 2, "local@two")
         assert [attempt.epoch for attempt in result.attempts] == [2]
         assert await hosts.record(handle.id).end(1) == "revoked"
@@ -183,17 +121,17 @@ async def story() -> AsyncIterator[_Story]:
     async with _hosts() as hosts:
         bodies = {name: hosts.body(name) for name in _NAMES}
         bodies["outputs"]["payload"]["process"]["outputs"] = [{"source_path": "out.txt"}]
-        handles = {name: await hosts.fabric.submit(body) for name, body in bodies.items()}
+        handles = {name: await hosts.site.fabric.submit(body) for name, body in bodies.items()}
         for handle in handles.values():
             await until(handle, lambda status: status.state == "RUNNING")
-        await hosts.cable.cut()
-        await hosts.start_two()
+        await hosts.one.cut()
+        await hosts.two.start()
         held = {name: await _held(handle) for name, handle in handles.items()}
         told = _Story(hosts, held, {}, {})
         await asyncio.gather(*(_answer(told, name, handles[name]) for name in _NAMES))
         early = (name for name in _NAMES if name != "outputs")
         await asyncio.gather(*(_end(told, name, handles[name]) for name in early))
-        await hosts.cable.mend()
+        await hosts.one.mend()
         await _end(told, "outputs", handles["outputs"])
         yield told
 
@@ -203,8 +141,8 @@ async def _answer(told: _Story, name: str, handle: ExperimentHandle) -> None:
     said, hosts = told.said, told.hosts
     if name in {"not-done", "abort", "done"}:
         answer = ("--as", name, "--by", "ada", "--note", "I looked")
-        said[name] = await asyncio.to_thread(hosts.cli, "resolve", name, *answer)
-        hosts.open_gate(name, 2)
+        said[name] = await asyncio.to_thread(hosts.site.cli, "resolve", name, *answer)
+        hosts.site.open_gate(name, 2)
     elif name == "outputs":
         with pytest.raises(RequestRejected) as caught:
             await handle.resolve("done", by="ada")
@@ -220,19 +158,19 @@ async def _answer(told: _Story, name: str, handle: ExperimentHandle) -> None:
         await handle.retry()
         await _held(handle)
         await handle.resolve("not-done", by="ada")
-        hosts.open_gate(name, 2)
+        hosts.site.open_gate(name, 2)
     else:
         answers = ("not-done", "abort", "not-done", "abort")
         both = (handle.resolve(answer, by=answer, question=1) for answer in answers)
         found = await asyncio.gather(*both, return_exceptions=True)
         said[name] = " ".join(sorted(type(each).__name__ for each in found))
-        hosts.open_gate(name, 2)
+        hosts.site.open_gate(name, 2)
 
 
 async def _end(told: _Story, name: str, handle: ExperimentHandle) -> None:
     if name == "outputs":
         await until(handle, lambda status: status.state == "PAUSED")
-        told.hosts.open_gate(name, 1)
+        told.hosts.site.open_gate(name, 1)
         await handle.resume()
     try:
         told.ends[name] = await asyncio.wait_for(handle.result(), 60)
@@ -258,7 +196,7 @@ async def test_not_done_is_tried_again_elsewhere(story: _Story) -> None:
     assert not isinstance(end, ExperimentFailed)
     sealed = Capsule.open(end.capsule)
 
-    assert story.hosts.ran("not-done") == [("start", "1"), ("start", "2"), ("end", "2")]
+    assert story.hosts.site.ran("not-done") == [("start", "1"), ("start", "2"), ("end", "2")]
     assert (end.state, end.epoch, end.backend) == ("SUCCEEDED", 2, "local@two")
     assert [(a.reason, a.answer) for a in end.attempts] == [("LOST", "not-done"), ("", "")]
     (word,) = end.resolutions
@@ -276,7 +214,7 @@ async def test_abort_fails_as_lost(story: _Story) -> None:
 
     assert (end.reason, end.result["resolutions"][0]["by"]) == ("LOST", "ada")
     assert "ada says: abort" in str(end)
-    assert story.hosts.ran("abort") == [("start", "1")]
+    assert story.hosts.site.ran("abort") == [("start", "1")]
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -298,7 +236,7 @@ async def test_outputs_cannot_be_answered_for(story: _Story) -> None:
     assert "it takes not-done, abort" in story.said["outputs"]
     assert story.said["pause"] == "HELD"
     assert (end.state, end.epoch, end.resolutions) == ("SUCCEEDED", 1, [])
-    assert story.hosts.ran("outputs") == [("start", "1"), ("end", "1")]
+    assert story.hosts.site.ran("outputs") == [("start", "1"), ("end", "1")]
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -315,14 +253,14 @@ async def test_a_run_after_a_terminated_one_asks_for_its_epoch(story: _Story) ->
     assert not isinstance(end, ExperimentFailed)
 
     assert [word.epoch for word in end.resolutions] == [1]
-    assert story.hosts.ran("terminated") == [("start", "1"), ("start", "2"), ("end", "2")]
+    assert story.hosts.site.ran("terminated") == [("start", "1"), ("start", "2"), ("end", "2")]
 
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_of_several_answers_one_counts(story: _Story) -> None:
     """The first counts, the same one again hears the same, any other is refused."""
     end = story.ends["raced"]
-    ran = [epoch for event, epoch in story.hosts.ran("raced") if event == "start"]
+    ran = [epoch for event, epoch in story.hosts.site.ran("raced") if event == "start"]
 
     refused = "RequestRejected RequestRejected"
     assert story.said["raced"] == f"ExperimentStatus ExperimentStatus {refused}"
@@ -333,8 +271,8 @@ async def test_of_several_answers_one_counts(story: _Story) -> None:
 async def test_nothing_is_left_on_the_host_that_is_back(story: _Story) -> None:
     """Whatever was settled without it is ended there, and its folders go."""
     given_up = [name for name in _NAMES if name != "outputs"]
-    pids = [row["pid"] for row in story.hosts.ledger.lines(epoch="1") if row["id"] in given_up]
-    runs = story.hosts.one.settings.runs / "default"
+    pids = [row["pid"] for row in story.hosts.site.ledger.lines(epoch="1") if row["id"] in given_up]
+    runs = story.hosts.one.env.settings.runs / "default"
     async with asyncio.timeout(40):
         while any(map(_alive, pids)) or (runs / "abort").exists():
             await asyncio.sleep(0.2)
@@ -345,21 +283,21 @@ async def test_nothing_is_left_on_the_host_that_is_back(story: _Story) -> None:
 async def test_what_was_claimed_is_held_and_adopted_when_its_host_is_back() -> None:
     """The claim wins, so nothing is revoked: it is HELD, then goes on where it was, once."""
     async with _hosts() as hosts:
-        hosts.points.arm(FailPoint.ATTEMPT_CLAIMED)
-        handle = await hosts.fabric.submit(hosts.body("claimed"))
-        await hosts.points.reached(FailPoint.ATTEMPT_CLAIMED)
-        await hosts.cable.cut()
-        await hosts.start_two()
+        hosts.one.points.arm(FailPoint.ATTEMPT_CLAIMED)
+        handle = await hosts.site.fabric.submit(hosts.body("claimed"))
+        await hosts.one.points.reached(FailPoint.ATTEMPT_CLAIMED)
+        await hosts.one.cut()
+        await hosts.two.start()
 
         held = await _held(handle)
-        hosts.open_gate(handle.id, 1)
-        hosts.points.let_go(FailPoint.ATTEMPT_CLAIMED)
-        await hosts.cable.mend()
+        hosts.site.open_gate(handle.id, 1)
+        hosts.one.points.let_go(FailPoint.ATTEMPT_CLAIMED)
+        await hosts.one.mend()
         result = await asyncio.wait_for(handle.result(), 60)
 
         assert held.reason == "BACKEND_DOWN"
         assert "local@one has been silent since" in held.question["text"]
-        assert hosts.ran(handle.id) == [("start", "1"), ("end", "1")]
+        assert hosts.site.ran(handle.id) == [("start", "1"), ("end", "1")]
         assert (result.state, result.epoch, result.resolutions) == ("SUCCEEDED", 1, [])
         states = [moment.state for moment in result.timeline]
         assert states[:3] == ["QUEUED", "PREPARING", "HELD"]
