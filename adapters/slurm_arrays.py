@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from temporal_fabric.errors import BackendUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 
     from temporal_fabric.adapters.slurm_parcels import Parcel
 
 _MUCH = 1 << 22
 """What the attempts of an array may bring with them, in characters."""
 
-_QUIET = 5
-"""When nobody has come for this part of the longest wait, nobody is waited for any more."""
+_APART = 10
+"""When nobody has come for so many times as long as the last came apart, nobody is waited for."""
 
-_LOOKS = 50
+_LOOKS = 60
 """In the longest wait."""
 
 
@@ -58,12 +58,19 @@ class Gathering:
     ) -> None:
         self._least, self._wait_s, self._alone, self._together = least, wait_s, alone, together
         self._came: deque[float] = deque(maxlen=least)
+        self._coming = 0
         self._waiting: list[_Waiter] = []
         self._leaving: asyncio.Task[None] | None = None
 
-    def announce(self) -> None:
-        """Count a submission that is being made ready."""
+    @contextmanager
+    def coming(self) -> Generator[None]:
+        """Let the others know of a submission while it is made ready."""
         self._came.append(time.monotonic())
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     async def submit(self, parcel: Parcel, largest: int) -> str:
         """Submit one attempt and return its job's id.
@@ -111,13 +118,12 @@ class Gathering:
 
     async def _gather(self, largest: int) -> None:
         """Wait until nobody comes any more, or for long enough."""
-        now = last = time.monotonic()
-        until, seen = now + self._wait_s, 0
-        while now < min(until, last + self._wait_s / _QUIET) and len(self._waiting) < largest:
-            if len(self._waiting) > seen:
-                seen, last = len(self._waiting), now
+        until = time.monotonic() + self._wait_s
+        while (now := time.monotonic()) < until and len(self._waiting) < largest:
+            apart = (self._came[-1] - self._came[0]) / len(self._came)
+            if not self._coming and now - self._came[-1] > _APART * apart:
+                return
             await asyncio.sleep(self._wait_s / _LOOKS)
-            now = time.monotonic()
 
     async def _submit(self, group: Sequence[_Waiter]) -> None:
         ids: dict[str, str] = {}

@@ -126,9 +126,10 @@ class SlurmJobsAdapter:
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
-        self._gathering.announce()
-        site, name = await self._known_site(), job_name(self._host, attempt.key)
-        parcel = await self._call(self._counter.pack, attempt, name, site)
+        name = job_name(self._host, attempt.key)
+        with self._gathering.coming():
+            site = await self._known_site()
+            parcel = await self._call(self._counter.pack, attempt, name, site)
         found = parcel.id or await self._gathering.submit(parcel, site.largest_array)
         return JobHandle(attempt.key, f"job {found}")
 

@@ -146,10 +146,10 @@ class SshOptions(SlurmOptions):
     bin: str = ""
     """Folder of Slurm's commands, where they are not on PATH."""
 
-    array_min: int = 10
+    array_min: int = 5
     """So many submissions of one shape that come together become one array of jobs; 0: never."""
 
-    array_wait_s: float = 1.0
+    array_wait_s: float = 2.0
     """How long a submission waits at most for others, while that many come in this time."""
 
     @property
