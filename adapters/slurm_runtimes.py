@@ -84,7 +84,7 @@ def podman(asked: Container) -> dict[str, Any]:
         "missing": [*ours, "image", "exists", asked.image],
         "fetch": [*own, f"--root={asked.folder}", "pull", asked.image] if asked.pull else [],
         "lacks": f"podman has no image {asked.image} in {asked.folder} (E_IMAGE): "
-        f"podman --root {asked.folder} pull {asked.image} where there is a network",
+        "put it there as the option image_folder says, or set the option 'pull'",
         "run": [*ours, *_podman_run(asked), asked.image, *asked.program.command],
         "beside": ["crun", f"--root={_STATE}/crun", "exec"],
     }

@@ -169,7 +169,8 @@ async def test_what_is_not_there_is_said(podman_bench: SlurmPodmanBench) -> None
     """An image that the site has not got, and a runtime that a node has not, are SETUP."""
     site = podman_bench.site
     said: list[str] = []
-    for options in ({"image": "python:none"}, {"runtime": "apptainer"}):
+    away = {"image": "127.0.0.1:9/python:none", "pull": True}
+    for options in ({"image": "python:none"}, {"runtime": "apptainer"}, away):
         adapter, key = podman_bench.make(**options), podman_bench.key()
         try:
             await adapter.submit(podman_bench.attempt(key, "report('start')"))
@@ -182,8 +183,11 @@ async def test_what_is_not_there_is_said(podman_bench: SlurmPodmanBench) -> None
 
     store = site.home / "images"
     assert f"podman has no image docker.io/library/python:none in {store} (E_IMAGE)" in said[0]
-    assert f"podman --root {store} pull docker.io/library/python:none" in said[0]
+    assert "image_folder" in said[0]
     assert f"{os.uname().nodename} has no apptainer" in said[1]
+    assert "the image cannot be fetched (E_IMAGE)" in said[2]
+    assert "127.0.0.1:9" in said[2]
+    assert "refused" in said[2]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -24,10 +24,10 @@ _NOBODY = 65534
 _LOAD = """
 set -e
 mount -t tmpfs tmpfs /dev/shm
-export XDG_RUNTIME_DIR="$2" HOME="$2" _CONTAINERS_USERNS_CONFIGURED=done
-podman --root "$1" --runroot "$2/run" --tmpdir "$2/tmp" --storage-driver overlay \
-    --cgroup-manager cgroupfs --events-backend none \
-    --storage-opt ignore_chown_errors=true load --quiet --input "$3"
+unset XDG_RUNTIME_DIR
+export HOME=/dev/shm
+podman --root "$1" --runroot /dev/shm/run --tmpdir /dev/shm/libpod --storage-driver overlay \
+    --storage-opt ignore_chown_errors=true load --quiet --input "$2"
 """
 
 
@@ -63,13 +63,12 @@ def make(folder: Path, uid: int, gid: int) -> None:
         work = Path(name)
         debian_image.write(work / "image.tar", f"docker.io/library/{IMAGE}")
         work.chmod(0o755)
-        for path in (folder, work / "state"):
-            path.mkdir()
-            shutil.chown(path, uid, gid)
+        folder.mkdir()
+        shutil.chown(folder, uid, gid)
         argv = [
             *("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"),
             *("unshare", "--user", "--map-root-user", "--mount"),
-            *("sh", "-c", _LOAD, "sh", str(folder), str(work / "state"), str(work / "image.tar")),
+            *("sh", "-c", _LOAD, "sh", str(folder), str(work / "image.tar")),
         ]
         done = subprocess.run(argv, capture_output=True, text=True, cwd="/", check=False)
         if done.returncode:
