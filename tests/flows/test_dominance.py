@@ -124,6 +124,16 @@ def _random_problem(rng: np.random.Generator) -> tuple[Hessian, Operator]:
     return _block(least_squares(operator, mu), shape), _lens(name, shape, 2)
 
 
+def test_denoising_an_image_couples_nothing() -> None:
+    """Without an operator the Hessian is the identity in every orthonormal lens, at any size."""
+    (block,) = hessians(
+        least_squares(Identity((256, 256), "float64")), {"x": jnp.zeros((256, 256))}
+    )
+    for lens in (Wavelet("db4", 5, (256, 256), "float64"), Identity((256, 256), "float64")):
+        found = eta_dd(block, lens, row_sums(block, lens))
+        assert (found.value, found.error) == (0.0, 0.0)
+
+
 def test_the_ratio_is_that_of_the_dense_matrix() -> None:
     """Tables, symbols and colours give what the whole matrix gives, and never less."""
     rng = np.random.default_rng(SEED)

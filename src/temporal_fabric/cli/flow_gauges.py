@@ -14,7 +14,7 @@ from rich.text import Text
 from temporal_fabric.sparkline import sparkline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -27,6 +27,9 @@ _KEPT = 2000
 _BAR = 40
 _CURVES = {"E": "energy", "step_norm": "residual |d|", "alpha": "alpha"}
 _LOGARITHMIC = frozenset({"step_norm"})
+_SEEN = 1e-9
+"""Relative to an energy, what is drawn of it."""
+
 _NUMBERS = {"eta_dd": "eta_dd", "gamma": "gamma", "lambda": "lambda", "sparsity_wx": "zeros of Wx"}
 
 
@@ -78,14 +81,18 @@ class FlowGauges:
         for name, label in _CURVES.items():
             curve = self._curves.get(name)
             if curve:
-                drawn = [_drawn(name, value) for value in curve]
-                line = Text(sparkline(drawn, _CURVE), style="cyan")
+                line = Text(sparkline(_drawn(name, curve), _CURVE), style="cyan")
                 grid.add_row(Text(label, style="bold"), Text(f"{curve[-1]:.6g}"), line)
         numbers = "  ".join(f"{_NUMBERS[k]} {value:.4g}" for k, value in self._numbers.items())
-        parts: list[RenderableType] = [head, grid]
+        parts: list[RenderableType] = [head, *([grid] if grid.row_count else [])]
         parts += [Text(text, style="dim") for text in (numbers, self._gap) if text]
         return Panel(Group(*parts), title=title, title_align="left", border_style=style)
 
 
-def _drawn(name: str, value: float) -> float:
-    return math.log10(max(value, 1e-300)) if name in _LOGARITHMIC else value
+def _drawn(name: str, curve: Sequence[float]) -> list[float]:
+    """Return a curve as it is drawn; energy as what it is above its least, or the rest is flat."""
+    if name == "E":
+        least = min(curve)
+        floor = max(_SEEN * abs(least), 1e-300)
+        return [math.log10(max(value - least, floor)) for value in curve]
+    return [math.log10(max(value, 1e-300)) if name in _LOGARITHMIC else value for value in curve]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from temporal_fabric.flows.certificates.probing import probed_rows
 from temporal_fabric.flows.certificates.record import Finding, Kind
-from temporal_fabric.flows.certificates.rows import Rows, in_pixels, in_wavelets
+from temporal_fabric.flows.certificates.rows import Rows, in_pixels, in_wavelets, nothing_but_mu
 from temporal_fabric.flows.operators import Identity
 from temporal_fabric.flows.wavelets import Wavelet
 
@@ -35,6 +35,8 @@ def row_sums(block: Hessian, lens: Operator) -> Rows | None:
     facts = block.exact
     if facts is None or not facts.symmetric:
         return None
+    if facts.norm == 0 and isinstance(lens, (Identity, Wavelet)):
+        return nothing_but_mu()
     if isinstance(lens, Identity):
         return in_pixels(facts) or probed_rows(block, lens)
     if isinstance(lens, Wavelet):

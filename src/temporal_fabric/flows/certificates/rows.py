@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from temporal_fabric.flows.precision import F64
     from temporal_fabric.flows.wavelets import Wavelet
 
-__all__ = ["Rows", "in_pixels", "in_wavelets"]
+__all__ = ["Rows", "in_pixels", "in_wavelets", "nothing_but_mu"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Rows:
 def _one_band(diagonal: F64, off: F64, method: str, error: float) -> Rows:
     flat = diagonal.reshape(-1)
     return Rows(flat, off.reshape(-1), ("",), np.zeros(flat.shape), method, error)
+
+
+def nothing_but_mu() -> Rows:
+    """Return the rows of a multiple of the identity, which it is in every orthonormal basis."""
+    return _one_band(np.zeros(1), np.zeros(1), "multiple of the identity", 0.0)
 
 
 def in_pixels(facts: Facts) -> Rows | None:
