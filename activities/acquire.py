@@ -19,6 +19,7 @@ from temporal_fabric import names
 from temporal_fabric.activities import queueing
 from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
+from temporal_fabric.activities.gpu_line import Turn
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.notify import rules
 from temporal_fabric.activities.placement import place
@@ -89,7 +90,8 @@ class Acquire:
     def _waiting(self) -> dict[str, Any]:
         """Return what the UI shows while the request waits for a place."""
         key = activity.info().workflow_id or ""
-        told = queueing.waiting(self._desk, key) or self._dependencies.waiting(key)
+        told = queueing.waiting(self._desk, key) or self._desk.gpu_line.waiting(key)
+        told = told or self._dependencies.waiting(key)
         return told | {_SPENT: spent} if (spent := self._spent.get(key)) else told
 
     async def _place(self, asked: AcquireInput) -> Grant:
@@ -193,7 +195,9 @@ class Acquire:
                 moves = asked.near and await self._desk.copies.exist(request.tenant, request.id)
                 asked = replace(asked, near=moves)
                 async with before(until, Reason.NO_BACKEND, message):
-                    return await queueing.place(self._desk, fitting, grant.priority, asked)
+                    turn = Turn(key, grant.priority, asked.since)
+                    ready = await self._desk.gpu_line.free(self._desk, fitting, request, turn)
+                    return await queueing.place(self._desk, ready, grant.priority, asked)
             except ApplicationError:
                 # Handed back: the next delivery has to know what was waited for.
                 activity.heartbeat(self._waiting())

@@ -37,6 +37,7 @@ from temporal_fabric.clock import from_unix, now
 from temporal_fabric.environments import prepare
 from temporal_fabric.errors import PermanentBackendError, StaleEpoch
 from temporal_fabric.failpoints import FailPoint, reach
+from temporal_fabric.gpus.record import recorded_gpus
 from temporal_fabric.messages import STARTED, AttemptInput, AttemptUpdate
 from temporal_fabric.observability.traceparent import payload_environment
 from temporal_fabric.outcomes import AttemptResult
@@ -164,6 +165,7 @@ class _Run:
                 if time.monotonic() - self._since > _STAGED_LONG_S:
                     await self._fence()  # meanwhile it may have been given up
                 job = await self._adapter.submit(self._spec(request, around))
+                self._desk.gpu_line.took(activity.info().workflow_id or "")
                 reach(FailPoint.ATTEMPT_SUBMITTED)
                 await self._desk.observer.started(request.kind, self._asked.backend)
             except PermanentBackendError as exc:
@@ -242,9 +244,11 @@ class _Run:
 
     async def _ended(self, status: JobStatus, reason: str, message: str) -> AttemptResult:
         place = self._place
-        _, (excerpt, inputs) = await asyncio.gather(
+        _, (excerpt, inputs, gpus) = await asyncio.gather(
             self._record.commit(self._asked.epoch),
-            asyncio.to_thread(lambda: (place.excerpt(), recorded_inputs(place))),
+            asyncio.to_thread(
+                lambda: (place.excerpt(), recorded_inputs(place), recorded_gpus(place.folder))
+            ),
         )
         return AttemptResult(
             epoch=self._asked.epoch,
@@ -264,6 +268,7 @@ class _Run:
             log_dropped_bytes=status.log_dropped_bytes,
             paused_s=round(status.paused_s, 3),
             inputs=inputs,
+            gpus=gpus,
             changes=self._asked.changes,
             collecting_at=self._collecting_at,
             question=status.question,

@@ -84,7 +84,7 @@ class Backends:
             kind=adapter.kind,
             slots=adapter.slots,
             used=places.used,
-            waiting=places.waiting,
+            waiting=places.waiting + self._desk.gpu_line.waiting_on(name),
             drained=mark is not None,
             drained_since=mark.since if mark else "",
             drained_reason=mark.reason if mark else "",
@@ -100,6 +100,8 @@ class Backends:
             health=OK if found.healthy else FAILING,
             labels=found.labels,
             isolation=dict(found.detail.get("isolation", {})),
+            gpus=list(found.detail.get("gpus", ())),
+            no_gpus=str(found.detail.get("no_gpus", "")),
             usd_per_hour=found.usd_per_hour,
             unusable=told.unusable
             or ("" if found.healthy else found.unusable or "the backend is not healthy"),

@@ -11,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from temporal_fabric.activities.capacity import Capacity
 from temporal_fabric.activities.flow_copies import FlowCopies
+from temporal_fabric.activities.gpu_line import GpuLine
 from temporal_fabric.config import BackendConfig
 from temporal_fabric.draining import DrainMark
 from temporal_fabric.flows.engines import FlowEngines
@@ -39,6 +40,7 @@ class Desk:
     observer: Observer
     backends: dict[str, Adapter] = field(default_factory=dict[str, "Adapter"])
     search_attributes: bool = False
+    gpu_line: GpuLine = field(default_factory=GpuLine)
     _flows: FlowEngines | None = None
     _copies: FlowCopies | None = None
     _capacity: dict[str, Capacity] = field(default_factory=dict[str, Capacity])

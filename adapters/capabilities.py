@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from temporal_fabric.adapters.contract import AttemptKey, CommandPiece, JobStatus
+    from temporal_fabric.requests.models import ExecutionRequest
 
 
 @runtime_checkable
@@ -104,6 +107,28 @@ class Halting(Protocol):
         Raises:
             PermanentBackendError: the device has no command that stops it.
             TransientBackendError: nobody knows whether it has stopped: call again.
+        """
+        ...
+
+
+@runtime_checkable
+class GivingGpus(Protocol):
+    """What an adapter has besides, where it gives whole GPUs of the worker's host.
+
+    `Adapter.submit` reserves them, and waits where others were quicker.
+    """
+
+    async def free_gpus(
+        self, request: ExecutionRequest, but: Collection[str]
+    ) -> tuple[str, ...] | None:
+        """Return devices that a request could have now; None where too few are free. No effect.
+
+        Args:
+            request: An admitted request that this backend can run.
+            but: Devices that are promised to others.
+
+        Raises:
+            TransientBackendError: that cannot be said now.
         """
         ...
 

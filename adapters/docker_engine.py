@@ -15,20 +15,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporal_fabric.adapters import docker_logs
 from temporal_fabric.adapters.container_inside import image_of
-from temporal_fabric.adapters.contract import Inventory, JobHandle, JobStatus, Phase, Verdict
+from temporal_fabric.adapters.contract import (
+    AttemptKey,
+    Inventory,
+    JobHandle,
+    JobStatus,
+    Phase,
+    Verdict,
+)
 from temporal_fabric.adapters.docker_calls import Engine
 from temporal_fabric.adapters.docker_commands import DockerCommands
 from temporal_fabric.adapters.docker_jobs import WALL, DockerJobs
 from temporal_fabric.adapters.docker_options import read_options
 from temporal_fabric.adapters.docker_records import prune
 from temporal_fabric.adapters.docker_verdict import docker_verdict, unfit
-from temporal_fabric.errors import TransientBackendError
+from temporal_fabric.adapters.host_gpus import HostGpus
+from temporal_fabric.errors import PermanentBackendError, TransientBackendError
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
-    from temporal_fabric.adapters.contract import AttemptKey, AttemptSpec, CommandPiece
+    from temporal_fabric.adapters.contract import AttemptSpec, CommandPiece
     from temporal_fabric.adapters.docker_jobs import Limit
     from temporal_fabric.config import BackendConfig, Settings
     from temporal_fabric.requests.models import ExecutionRequest
@@ -83,6 +91,8 @@ class DockerEngineAdapter:
         self._root = settings.home / "docker" / config.name
         self._engine = Engine(self._options.host, patience_s)
         self._jobs = DockerJobs(self._engine, self._options, self._name, self._root)
+        gpus = self._options.gpus
+        self._gpus = HostGpus(self._name, gpus, ended=self._has_ended, unseen=True)
         self._commands = DockerCommands(self._engine, self._root)
         self._threads = ThreadPoolExecutor(_THREADS, "docker")
         self._copying: dict[AttemptKey, asyncio.Task[None]] = {}
@@ -102,15 +112,34 @@ class DockerEngineAdapter:
         reference = image_of(request, self._options.image)
         about = await self._call(self._engine.about)
         image = await self._call(self._engine.image, reference) if reference else None
-        return docker_verdict(request, self._config.labels, self._options, about, image)
+        labels = await self._call(self._gpus.labels, request) | self._config.labels
+        verdict = docker_verdict(request, labels, self._options, about, image)
+        more = await self._call(lambda: list(self._gpus.lacking(request)))
+        return Verdict.of(*verdict.shortfalls, *more)
 
     async def submit(self, attempt: AttemptSpec) -> JobHandle:
         """See `Adapter.submit`."""
         if not self._pruned:
             self._pruned = True
             await self._call(prune, self._root)
-        await self._call(self._jobs.start, attempt)
+        gpus = tuple(device.id for device in await self._gpus.reserve(attempt))
+        try:
+            await self._call(self._jobs.start, attempt, gpus)
+        except PermanentBackendError:
+            await self._call(self._gpus.release, attempt.key)
+            raise
         return JobHandle(attempt.key, (await self.find(attempt.key)).native_id)
+
+    async def free_gpus(
+        self, request: ExecutionRequest, but: Collection[str]
+    ) -> tuple[str, ...] | None:
+        """See `GivingGpus.free_gpus`."""
+        return await self._call(self._gpus.free, request, but)
+
+    def _has_ended(self, key: str) -> bool:
+        tenant, request_id, epoch = key.split("@")
+        status, _ = self._jobs.look(AttemptKey(tenant, request_id, int(epoch)))
+        return status.phase in {Phase.ENDED, Phase.LOST}
 
     async def find(self, key: AttemptKey) -> JobStatus:
         """See `Adapter.find`."""
@@ -127,6 +156,7 @@ class DockerEngineAdapter:
             status, limit = await self._call(self._jobs.look, key)
             if status.phase is not Phase.RUNNING:
                 await self._copied(key)
+                await self._call(self._gpus.release, key)
                 return status
             left = until - time.monotonic()
             if left <= 0:
@@ -155,6 +185,7 @@ class DockerEngineAdapter:
     async def terminate(self, key: AttemptKey, grace_s: float) -> JobStatus:
         """See `Adapter.terminate`."""
         status = await self._call(self._jobs.terminate, key, grace_s)
+        await self._call(self._gpus.release, key)
         try:
             await self._copied(key)
         except TransientBackendError as exc:
@@ -193,6 +224,7 @@ class DockerEngineAdapter:
     async def forget(self, key: AttemptKey) -> None:
         """See `Adapter.forget`."""
         await self._call(self._jobs.forget, key)
+        await self._call(self._gpus.release, key)
 
     async def inventory(self) -> Inventory:
         """See `Adapter.inventory`."""
@@ -200,13 +232,14 @@ class DockerEngineAdapter:
             self._call(self._engine.about), self._call(self._jobs.running)
         )
         why = unfit(about) or await self._call(self._lacking_image)
+        facts, gpus = await self._call(self._gpus.state)
         return Inventory(
             name=self._name,
             kind=KIND,
             healthy=not why,
             slots=self.slots,
             running=running,
-            labels=dict(self._config.labels),
+            labels=facts | self._config.labels,
             unusable=why,
             warnings=() if about.live_restore else (_NO_LIVE_RESTORE,),
             about={
@@ -214,7 +247,7 @@ class DockerEngineAdapter:
                 "API": ".".join(map(str, about.api)),
                 "socket": self._options.socket,
             },
-            detail={"isolation": {"limits": "yes", "sandbox": "yes"}},
+            detail={"isolation": {"limits": "yes", "sandbox": "yes"}} | gpus,
         )
 
     async def aclose(self) -> None:

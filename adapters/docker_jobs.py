@@ -6,10 +6,9 @@ at most; `temporal_fabric.adapters.docker_records` sees to it that it starts onc
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from signal import Signals
 from typing import TYPE_CHECKING
@@ -18,15 +17,14 @@ from temporal_fabric import durable
 from temporal_fabric.adapters import docker_images, leftover
 from temporal_fabric.adapters.container_inside import image_of
 from temporal_fabric.adapters.contract import AttemptKey, JobStatus, Phase
-from temporal_fabric.adapters.docker_answers import CREATED, EXITED, PAUSED, RUNNING
+from temporal_fabric.adapters.docker_answers import EXITED, PAUSED, RUNNING
 from temporal_fabric.adapters.docker_calls import NameTaken, NotRunning
-from temporal_fabric.adapters.docker_profile import LABEL, container_of, gpus_of
+from temporal_fabric.adapters.docker_profile import LABEL, container_of
 from temporal_fabric.adapters.docker_records import DockerRecord
 from temporal_fabric.errors import BackendUnknown, PermanentBackendError, TransientBackendError
 from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
     from temporal_fabric.adapters.contract import AttemptSpec
@@ -87,8 +85,12 @@ class DockerJobs:
             return (_without(record, is_gone=is_gone), Limit(None, 0.0))
         return (_status(seen, record), _limit(seen))
 
-    def start(self, attempt: AttemptSpec) -> str:
+    def start(self, attempt: AttemptSpec, gpus: tuple[str, ...] = ()) -> str:
         """Start an attempt's container, or find that it has started; return its id.
+
+        Args:
+            attempt: The attempt.
+            gpus: Devices that are reserved for it.
 
         Raises:
             PermanentBackendError: it is forbidden, or the engine will never start it.
@@ -103,7 +105,7 @@ class DockerJobs:
         )
         with record.turn(_TURN_S):
             for _ in range(_ROUNDS):
-                started = self._found(key, record) or self._try(attempt, record, image)
+                started = self._found(key, record) or self._try(attempt, record, image, gpus)
                 if started:
                     return started
         raise TransientBackendError(f"others start and end the same attempt [attempt={key}]")
@@ -227,16 +229,17 @@ class DockerJobs:
                 return ""
         return "" if seen is None else seen.id
 
-    def _try(self, attempt: AttemptSpec, record: DockerRecord, image: Image) -> str:
+    def _try(
+        self, attempt: AttemptSpec, record: DockerRecord, image: Image, gpus: tuple[str, ...]
+    ) -> str:
         """Create and start a container; return its id, empty where somebody was in the way."""
         ticket = record.ticket()
         # After the ticket is there: whoever forbids the attempt takes all tickets afterwards.
         _permitted(record)
-        with self._devices(gpus_of(attempt.request)) as devices:
-            try:
-                container = self._create(attempt, ticket, image, devices)
-            except NameTaken:
-                return ""
+        try:
+            container = self._create(attempt, ticket, image, gpus)
+        except NameTaken:
+            return ""
         record.mark_started(container)
         try:
             self._engine.start(container)
@@ -270,6 +273,8 @@ class DockerJobs:
             f"{LABEL}.wall_s": "" if limits.wall_s is None else repr(limits.wall_s),
             f"{LABEL}.grace_s": repr(limits.grace_s),
         }
+        # Images made for GPUs set this to all, and an engine may show what it says.
+        config["Env"].append(f"NVIDIA_VISIBLE_DEVICES={','.join(devices) or 'void'}")
         if devices:
             wanted = {"DeviceIDs": list(devices), "Capabilities": [["gpu"]]}
             config["HostConfig"]["DeviceRequests"] = [wanted]
@@ -277,23 +282,6 @@ class DockerJobs:
         text = "".join(f"{line}\n" for line in lines)
         durable.replace(attempt.folder / "environment.txt", text.encode())
         return self._engine.create(self.name(key), config)
-
-    @contextmanager
-    def _devices(self, count: int) -> Generator[tuple[str, ...]]:
-        """Yield so many devices that no live container has, theirs once one is created."""
-        if not count:
-            yield ()
-            return
-        durable.make_folder(self._root)
-        with (self._root / "gpus.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            mine = {f"{LABEL}.backend": self._backend}
-            rows = self._engine.labelled(mine, CREATED, "running", "paused", "restarting")
-            taken = {id_ for row in rows for id_ in row.get(f"{LABEL}.gpus", "").split(",")}
-            free = [id_ for id_ in self._options.gpus if id_ not in taken]
-            if len(free) < count:
-                raise TransientBackendError(f"{count} GPUs are needed, {len(free)} are free")
-            yield tuple(free[:count])
 
     def _still(self, key: AttemptKey) -> Seen | None:
         seen = self._inspect(key)

@@ -9,7 +9,7 @@
     pull = true                           # whether an image that is not here is fetched
     mounts = ["/data/models"]             # what every payload may read, at the same path
     network = "bridge"                    # network of a payload that asks for one; none by default
-    gpus = ["0", "1"]                     # devices, each given whole to one payload
+    gpus = ["0", "1"]                     # devices, each given whole to one payload; or ["all"]
     user = "1000:1000"                    # who payloads run as; never root
     memory_bytes = 8000000000             # what a payload gets that asks for none
     cpus = 2.0
@@ -108,7 +108,7 @@ _RULES: Rules = {
         "E_ISOLATION",
         "network names a network of the engine, such as bridge; never host or another container's",
     ),
-    "gpus": (is_texts, "E_TYPE", 'gpus is a list of device ids, such as ["0", "1"]'),
+    "gpus": (is_texts, "E_TYPE", 'gpus is a list of UUIDs or numbers, such as ["0"], or ["all"]'),
     "user": (
         lambda value: isinstance(value, str) and _can_run_as(value),
         "E_ISOLATION",

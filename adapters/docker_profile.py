@@ -116,11 +116,6 @@ def memory_of(request: ExecutionRequest) -> int | None:
     return asked or None
 
 
-def gpus_of(request: ExecutionRequest) -> int:
-    """Return how many whole devices a request needs."""
-    return sum(r.count for r in request.requirements.resources if r.type == "gpu")
-
-
 def _limits(request: ExecutionRequest, options: DockerOptions, about: About) -> dict[str, Any]:
     memory = memory_of(request) or options.memory_bytes or about.memory_bytes
     cores = min(cores_of(request) or options.cpus or about.cores, about.cores)

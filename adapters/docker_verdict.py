@@ -72,9 +72,7 @@ def docker_verdict(
         *_image(request, options, image),
         *container_rules.environment(request),
         *fitting.settings(request),
-        *fitting.resources(
-            request, cores=about.cores, memory_bytes=about.memory_bytes, gpus=len(options.gpus)
-        ),
+        *fitting.resources(request, cores=about.cores, memory_bytes=about.memory_bytes, gpus=None),
         *_limits(request, about),
         *container_rules.network(request, options),
         *container_rules.workdir(request, options),

@@ -79,7 +79,7 @@ def settings(request: ExecutionRequest) -> Iterator[Shortfall]:
 
 
 def resources(
-    request: ExecutionRequest, *, cores: float, memory_bytes: float, gpus: int = 0
+    request: ExecutionRequest, *, cores: float, memory_bytes: float, gpus: int | None = 0
 ) -> Iterator[Shortfall]:
     """Yield what a request needs beyond one machine.
 
@@ -87,11 +87,13 @@ def resources(
         request: An admitted request.
         cores: Of the machine.
         memory_bytes: Of the machine.
-        gpus: Whole devices that one payload can be given.
+        gpus: Whole devices that one payload can be given; None where another looks at them.
     """
     for place, asked in enumerate(request.requirements.resources):
+        if asked.type == "gpu" and (gpus is None or not asked.count):
+            continue
         at = f"/requirements/resources/{place}"
-        yield from resource(asked, at, cores=cores, memory_bytes=memory_bytes, gpus=gpus)
+        yield from resource(asked, at, cores=cores, memory_bytes=memory_bytes, gpus=gpus or 0)
 
 
 def resource(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from temporal_fabric import python_runner
 from temporal_fabric.adapters.contract import Shortfall
+from temporal_fabric.adapters.host_gpus import device_files
 from temporal_fabric.errors import PermanentBackendError
 from temporal_fabric.isolation import bubblewrap
 from temporal_fabric.isolation.rules import LEVELS, LIMITS, NONE, SANDBOX
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from temporal_fabric.adapters.contract import AttemptSpec
+    from temporal_fabric.gpus.devices import Device
     from temporal_fabric.isolation.abilities import Abilities
     from temporal_fabric.isolation.rules import Rules
     from temporal_fabric.launcher import LaunchSpec
@@ -71,7 +73,13 @@ def limits_of(request: ExecutionRequest, rules: Rules, able: Abilities) -> Limit
 
 
 def isolated(
-    spec: LaunchSpec, attempt: AttemptSpec, home: Path, rules: Rules, able: Abilities
+    spec: LaunchSpec,
+    attempt: AttemptSpec,
+    home: Path,
+    rules: Rules,
+    able: Abilities,
+    *,
+    gpus: tuple[Device, ...] = (),
 ) -> LaunchSpec:
     """Return the launch with its limits, in its sandbox; makes what the sandbox shows.
 
@@ -81,6 +89,7 @@ def isolated(
         home: The fabric's home, where the folders of all experiments lie.
         rules: The host owner's.
         able: What the host can hold.
+        gpus: Devices that are the attempt's.
 
     Raises:
         PermanentBackendError: there is no sandbox program any more.
@@ -94,7 +103,7 @@ def isolated(
         program, rules_file = bubblewrap.find(rules.bubblewrap), bubblewrap.filter_file()
     except bubblewrap.Unavailable as exc:
         raise PermanentBackendError(f"{exc} (E_ISOLATION)") from exc
-    view = _view(spec, attempt, home, rules)
+    view = replace(_view(spec, attempt, home, rules), devices=device_files(gpus))
     view.temporary.mkdir(mode=0o700, exist_ok=True)
     for name in _WRITTEN:
         (attempt.folder / name).touch(mode=0o600)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from temporal_fabric.adapters.contract import (
@@ -20,6 +21,7 @@ from temporal_fabric.adapters.contract import (
     Phase,
     Verdict,
 )
+from temporal_fabric.adapters.host_gpus import HostGpus, variables
 from temporal_fabric.adapters.local_command import local_command
 from temporal_fabric.adapters.local_isolation import (
     isolated,
@@ -29,6 +31,7 @@ from temporal_fabric.adapters.local_isolation import (
 )
 from temporal_fabric.adapters.local_secrets import lacking, with_secrets
 from temporal_fabric.adapters.local_verdict import local_verdict
+from temporal_fabric.errors import PermanentBackendError
 from temporal_fabric.holes import pieces
 from temporal_fabric.isolation.abilities import Abilities, of_launcher, with_log_cap, with_sandbox
 from temporal_fabric.isolation.rules import NONE, SANDBOX, read_rules
@@ -38,10 +41,11 @@ from temporal_fabric.states import Reason
 from temporal_fabric.workplace import Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from temporal_fabric.adapters.contract import AttemptSpec
     from temporal_fabric.config import BackendConfig, Settings
+    from temporal_fabric.gpus.devices import Device
     from temporal_fabric.requests.models import ExecutionRequest
 
 KIND = "local"
@@ -76,6 +80,8 @@ class LocalProcessAdapter:
         self._settings = settings
         self._name = f"{config.name}@{host}"
         self._rules = read_rules(config.options, config.name)
+        launcher = str(settings.launcher)
+        self._gpus = HostGpus(self._name, self._rules.gpus, launcher=launcher)
         self._client: LauncherClient | None = None
         self._connecting = asyncio.Lock()
 
@@ -90,11 +96,13 @@ class LocalProcessAdapter:
 
     async def can_fulfill(self, request: ExecutionRequest) -> Verdict:
         """See `Adapter.can_fulfill`."""
-        verdict = local_verdict(request, self._config.labels)
+        facts = await asyncio.to_thread(self._gpus.labels, request)
+        verdict = local_verdict(request, facts | self._config.labels)
         shortfalls = [*verdict.shortfalls, *lacking(request, self._settings.secrets)]
         if request.payload.process or request.payload.python:
             able = await self._abilities(request, probe=True)
             shortfalls += lacking_isolation(request, self._rules, able)
+            shortfalls += await asyncio.to_thread(lambda: list(self._gpus.lacking(request)))
         if request.payload.flow:
             shortfalls += lacking_for_flow(
                 request.payload.flow.energy, self._rules.least(request.tenant)
@@ -105,12 +113,27 @@ class LocalProcessAdapter:
         """See `Adapter.submit`."""
         client = await self._launcher()
         able = await self._abilities(attempt.request, probe=False)
-        record = await client.start(await asyncio.to_thread(self._launch, attempt, able))
+        gpus = await self._gpus.reserve(attempt)
+        try:
+            record = await client.start(await asyncio.to_thread(self._launch, attempt, able, gpus))
+        except PermanentBackendError:
+            await asyncio.to_thread(self._gpus.release, attempt.key)
+            raise
         return JobHandle(attempt.key, _native_id(record))
 
-    def _launch(self, attempt: AttemptSpec, able: Abilities) -> LaunchSpec:
-        spec = with_secrets(_launch_spec(attempt), attempt.request, self._settings.secrets)
-        return isolated(spec, attempt, self._settings.home, self._rules, able)
+    def _launch(
+        self, attempt: AttemptSpec, able: Abilities, gpus: tuple[Device, ...]
+    ) -> LaunchSpec:
+        spec = _launch_spec(attempt)
+        spec = replace(spec, env=spec.env | variables(gpus))
+        spec = with_secrets(spec, attempt.request, self._settings.secrets)
+        return isolated(spec, attempt, self._settings.home, self._rules, able, gpus=gpus)
+
+    async def free_gpus(
+        self, request: ExecutionRequest, but: Collection[str]
+    ) -> tuple[str, ...] | None:
+        """See `GivingGpus.free_gpus`."""
+        return await asyncio.to_thread(self._gpus.free, request, but)
 
     async def _abilities(self, request: ExecutionRequest, *, probe: bool) -> Abilities:
         """Return what this host can hold, as far as the request needs it.
@@ -155,8 +178,13 @@ class LocalProcessAdapter:
         """See `Adapter.terminate`."""
         client = await self._launcher()
         status = _status(await client.terminate(str(key), grace_s))
-        await asyncio.to_thread(resolving.remove, str(key))
+        await asyncio.to_thread(self._clear, key)
         return status
+
+    def _clear(self, key: AttemptKey) -> None:
+        """Take back what an attempt had of the host, of which nothing runs any more."""
+        resolving.remove(str(key))
+        self._gpus.release(key)
 
     async def pause(self, key: AttemptKey) -> JobStatus:
         """See `Pausing.pause`."""
@@ -199,7 +227,7 @@ class LocalProcessAdapter:
         """See `Adapter.forget`."""
         client = await self._launcher()
         await client.forget(str(key))
-        await asyncio.to_thread(resolving.remove, str(key))
+        await asyncio.to_thread(self._clear, key)
 
     async def inventory(self) -> Inventory:
         """See `Adapter.inventory`."""
@@ -207,14 +235,15 @@ class LocalProcessAdapter:
         live = await client.keys()
         info = await client.info()
         able = await asyncio.to_thread(with_sandbox, of_launcher(info), self._rules)
+        facts, gpus = await asyncio.to_thread(self._gpus.state)
         return Inventory(
             name=self._name,
             kind=KIND,
             healthy=True,
             slots=self.slots,
             running=len(live),
-            labels=dict(self._config.labels),
-            detail=info | {"isolation": able.summary()},
+            labels=facts | self._config.labels,
+            detail=info | {"isolation": able.summary()} | gpus,
         )
 
     async def aclose(self) -> None:

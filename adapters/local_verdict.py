@@ -32,7 +32,12 @@ def local_verdict(request: ExecutionRequest, labels: Mapping[str, Any]) -> Verdi
         *_payload(request),
         *_environment(request),
         *fitting.settings(request),
-        *fitting.resources(request, cores=os.cpu_count() or 1, memory_bytes=_memory_bytes()),
+        *fitting.resources(
+            request,
+            cores=os.cpu_count() or 1,
+            memory_bytes=_memory_bytes(),
+            gpus=0 if request.payload.flow else None,
+        ),
         *fitting.constraints(request, labels),
     )
 

@@ -43,6 +43,13 @@ class BackendState:
     unusable: str = ""
     """Why it is given nothing new now, however many places are free; empty where it is."""
 
+    gpus: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Each GPU that it gives whole: ``id``, ``name``, ``memory_bytes``, and ``state``: ``free``,
+    or who has it, or why nobody gets it."""
+
+    no_gpus: str = ""
+    """Why it has none, where its kind could."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackendsAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ from temporal_fabric.adapters.experimental import experimental
 from temporal_fabric.connection import asking, connect
 from temporal_fabric.devserver import read_server_info
 from temporal_fabric.errors import FabricError, RequestRejected
+from temporal_fabric.gpus import discovery
+from temporal_fabric.gpus.reservations import Reservations
 from temporal_fabric.isolation.abilities import YES, able_here
 from temporal_fabric.isolation.rules import read_rules
 from temporal_fabric.observability.checks import Check, watching
@@ -40,6 +43,7 @@ async def examine(
     """Look at everything the fabric needs; never raises, every trouble is a check."""
     checks = [_python(), *_home(settings), _store(settings), *watching(settings)]
     checks += [*_adapters(settings), *await _isolation(settings), *await _backends(settings)]
+    checks.append(await asyncio.to_thread(_gpus))
     try:
         client = await connect(settings, address=address, namespace=namespace)
     except FabricError as exc:
@@ -146,6 +150,19 @@ def _adapters(settings: Settings) -> list[Check]:
         text = f"experimental: {why}" if why else "passes the conformance suite"
         found.append(Check(name, "warn" if why else "ok", text, remedy if why else ""))
     return found
+
+
+def _gpus() -> Check:
+    """Say which GPUs this host has, or why it has none: which is no fault."""
+    found, reservations = discovery.find(), Reservations()
+    if not found.devices:
+        return Check("GPUs", "ok", f"none: {found.none}")
+    reserved = reservations.all().keys() & {device.id for device in found.devices}
+    names = ", ".join(sorted({device.name or device.id for device in found.devices}))
+    text = f"{len(found.devices)} ({names}), {len(reserved)} reserved"
+    unfit = "; ".join(f"{d.id} is not given: {d.unfit}" for d in found.devices if d.unfit)
+    wrong = reservations.usable() or unfit
+    return Check("GPUs", "warn" if wrong else "ok", text, wrong)
 
 
 def _levels(name: str, rules: Rules, able: Abilities) -> Check:

@@ -103,6 +103,8 @@ def _waiting(status: ExperimentStatus, plan: PlanAnswer) -> tuple[str, str, str]
         places = f"no place of {backend} is free"
         if taken is not None and taken.slots is not None:
             places += f" ({taken.used} of {taken.slots} taken)"
+        if live.get("gpus"):
+            places = f"it needs {live['gpus']} GPUs of {backend}, and fewer are free"
         if not ahead:
             return (live["reason"], f"{places}; it is the next", "")
         why = f"{places}; before it wait {ahead}"

@@ -121,6 +121,9 @@ class AttemptResult:
     flow: FlowOutcome | None = None
     """Of a certified flow."""
 
+    gpus: list[str] = field(default_factory=list[str])
+    """UUIDs of the devices that were its own; empty where it asked for none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:

@@ -141,10 +141,10 @@ REASONS: dict[Reason, Meaning] = {
         "Otherwise `temporal-fabric status ID` shows the question, `resolve` answers it.",
     ),
     Reason.WAITING_FOR_CAPACITY: Meaning(
-        "waiting: every place of the backend is taken",
+        "waiting: every place of the backend is taken, or too few of its GPUs are free",
         "It is accepted and will not be forgotten; it holds nothing yet.",
         "`temporal-fabric status ID` says how many are ahead. More `slots`, or another `priority`, "
-        "change that.",
+        "change that. `temporal-fabric backends -o json` says who has which GPU.",
     ),
     Reason.DRAINED: Meaning(
         "waiting: every backend that could run it is drained",

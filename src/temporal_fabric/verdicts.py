@@ -55,7 +55,8 @@ def waits_for(live: Mapping[str, Any]) -> str:
     if live.get("reason") == Reason.DRAINED:
         return f"waits for {drained_text(live['drained'])}"
     if live.get("reason") == Reason.WAITING_FOR_CAPACITY:
-        return f"waits for a place on {live['backend']}, {live['ahead']} ahead of it"
+        what = f"{live['gpus']} GPU{'s' * (live['gpus'] > 1)}" if live.get("gpus") else "a place"
+        return f"waits for {what} on {live['backend']}, {live['ahead']} ahead of it"
     return ""
 
 

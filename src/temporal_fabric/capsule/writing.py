@@ -239,6 +239,7 @@ def _experiment(
     last = next((ended for ended in result.attempts if ended.epoch == result.epoch), None)
     inputs = [_filled(asdict(given)) for given in last.inputs] if last else []
     more = {"redact_artifacts": True} if flow_runs.is_redacted(body) else dict[str, Any]()
+    more |= {"gpus": last.gpus} if last and last.gpus else {}
     return plain | dict(run) | more | ({"inputs": inputs} if inputs else {})
 
 

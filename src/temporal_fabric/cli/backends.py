@@ -48,6 +48,7 @@ def _table(found: list[BackendState]) -> None:
     from temporal_fabric.isolation.rules import LEVELS  # noqa: PLC0415
 
     priced = any(told.usd_per_hour is not None for told in found)
+    with_gpus = any(told.gpus for told in found)
     heads = ["backend", "kind", "health", "used", "waiting", "labels", "isolation"]
     rows: list[list[str]] = []
     for told in found:
@@ -64,12 +65,21 @@ def _table(found: list[BackendState]) -> None:
                 " ".join(level for level in LEVELS if told.isolation.get(level) == YES),
             ]
         )
+        if with_gpus:
+            free = sum(gpu["state"] == "free" for gpu in told.gpus)
+            rows[-1].append(f"{free} of {len(told.gpus)} free" if told.gpus else "")
         if priced:
             rows[-1].append("" if told.usd_per_hour is None else f"{told.usd_per_hour:g}")
-    table("", [*heads, *(["USD/h"] if priced else [])], rows)
+    heads += [*(["GPUs"] if with_gpus else []), *(["USD/h"] if priced else [])]
+    table("", heads, rows)
     for told in found:
         if told.unusable:
             click.echo(f"{told.name} takes nothing new: {told.unusable}")
+        for gpu in told.gpus:
+            if gpu["state"] != "free":
+                click.echo(f"{told.name}, {gpu['name'] or 'GPU'} {gpu['id']}: {gpu['state']}")
+        if told.no_gpus:
+            click.echo(f"{told.name} has no GPU: {told.no_gpus}")
         if told.experimental:
             click.echo(f"{told.name} is experimental: {told.experimental}")
 

@@ -53,6 +53,9 @@ class View:
 
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    devices: tuple[Path, ...] = ()
+    """Device files that it may use, where they exist."""
+
     network: bool = False
     """Whether the host's network is shared; else there is only a loopback of its own."""
 
@@ -96,6 +99,7 @@ def command(program: Path, view: View) -> tuple[str, ...]:
         str(program),
         *_namespaces(network=view.network),
         *_root(network=view.network),
+        *_pairs("--dev-bind-try", [(path, path) for path in view.devices]),
         *_pairs("--bind", [(view.temporary, place) for place in _TEMPORARY]),
         *_pairs("--ro-bind", [(path, path) for path in (*view.shared, *_installation())]),
         *_hidden(view.home),

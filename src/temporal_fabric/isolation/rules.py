@@ -9,6 +9,7 @@
     network = true                # whether a sandboxed payload may ask for the host's network
     read = ["/data/models"]       # what every sandboxed payload may read, beside the system
     bubblewrap = "/opt/bin/bwrap" # the sandbox program, where it is not on PATH
+    gpus = ["0", "GPU-5a1f..."]   # devices, each given whole to one payload; ["all"] by default
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Rules:
     network: bool = False
     read: tuple[str, ...] = ()
     bubblewrap: str = ""
+    gpus: tuple[str, ...] = ("all",)
 
     def least(self, tenant: str) -> str:
         """Return the level of a tenant's requests that name none, and the least it may ask for."""
@@ -68,9 +70,13 @@ def read_rules(options: Mapping[str, Any], backend: str) -> Rules:
     read = options.get("read", [])
     if not is_list(read) or not all(isinstance(p, str) and p.startswith("/") for p in read):
         wrong.append(Problem("E_PATH", f"{at}/read", "read is a list of full paths"))
+    gpus = options.get("gpus", ["all"])
+    if not is_list(gpus) or not all(isinstance(name, str) and name for name in gpus):
+        text = 'gpus is a list of UUIDs or numbers, such as ["0"], or ["all"]'
+        wrong.append(Problem("E_TYPE", f"{at}/gpus", text))
     if not isinstance(options.get("bubblewrap", ""), str):
         wrong.append(Problem("E_TYPE", f"{at}/bubblewrap", "bubblewrap is a full path"))
     if wrong:
         raise RequestRejected(wrong, source="fabric.toml")
-    given: dict[str, Any] = {**options, "read": tuple(read)}
+    given: dict[str, Any] = {**options, "read": tuple(read), "gpus": tuple(gpus)}
     return Rules(**given)
