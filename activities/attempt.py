@@ -100,6 +100,7 @@ class Attempt:
                     place.release(key)
                 raise
         place.release(key)
+        self._desk.gpu_line.took(key)
         return ended
 
 

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from bisect import bisect_left, insort
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from temporal_fabric.activities.capacity import UNCLAIMED_S
@@ -47,6 +48,7 @@ class GpuLine:
         self._waits: dict[str, tuple[tuple[str, ...], int]] = {}
         self._promised: dict[str, tuple[frozenset[str], float]] = {}
         self._order = itertools.count()
+        self._moved = asyncio.Event()
 
     async def free(
         self, desk: Desk, backends: Sequence[str], request: ExecutionRequest, turn: Turn
@@ -76,14 +78,19 @@ class GpuLine:
                     found := await self._look(desk, backends, request, key)
                 ):
                     return found
-                await asyncio.sleep(_LOOK_S)
+                # Not `wait_for`: in Python 3.11 it may swallow a cancellation.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._moved.wait()
         finally:
             del self._line[bisect_left(self._line, mine)]
             self._waits.pop(key, None)
+            self._call()
 
     def took(self, key: str) -> None:
         """Forget a promise: the devices are reserved, or not wanted any more."""
         self._promised.pop(key, None)
+        self._call()
 
     def waiting(self, key: str) -> dict[str, Any]:
         """Return for how many GPUs an experiment waits; empty where it waits for none."""
@@ -101,6 +108,11 @@ class GpuLine:
     def waiting_on(self, backend: str) -> int:
         """Return how many wait for GPUs of a backend."""
         return sum(backend in backends for backends, _ in self._waits.values())
+
+    def _call(self) -> None:
+        """Let those in line look again."""
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     async def _look(
         self, desk: Desk, backends: Sequence[str], request: ExecutionRequest, key: str

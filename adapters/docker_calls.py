@@ -31,6 +31,9 @@ _NOT_FOUND, _CONFLICT, _TOO_MANY, _SERVER = 404, 409, 429, 500
 _FOR_GOOD = ("OCI runtime", "device driver", "executable file not found")
 """What an engine says of a container that it will never start, with the code of its own failure."""
 
+_NO_DRIVER = "could not select device driver"
+_NO_GPUS = "; for GPUs it needs the NVIDIA Container Toolkit on its host, and a restart"
+
 _NO_STATE_FOR_IT = ("is not running", "is not paused", "is already paused")
 
 
@@ -320,7 +323,7 @@ def _root(error: BaseException) -> BaseException:
 def _refused(error: Any) -> TransientBackendError | PermanentBackendError:
     """Return what an answer with an error code means."""
     code, told = error.status_code, str(error.explanation or error)[:500]
-    text = f"the engine refuses [status={code}]: {told}"
+    text = f"the engine refuses [status={code}]: {told}{_NO_GPUS if _NO_DRIVER in told else ''}"
     for_good = any(phrase in told for phrase in _FOR_GOOD)
     if code is None or code == _TOO_MANY or (code >= _SERVER and not for_good):
         return TransientBackendError(text)

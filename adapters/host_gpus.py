@@ -148,7 +148,7 @@ class HostGpus:
             self._reservations.remove(self._of(str(key), held))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the facts, and for people every device with who has it or why nobody gets it."""
+        """Return the facts; and for people every device with who has it, or why there is none."""
         found = self.find()
         held = {id_: r for id_, r in self._reservations.all().items() if not self._is_over(r)}
         rows = [
@@ -160,7 +160,7 @@ class HostGpus:
             }
             for device in found.devices
         ]
-        return (found.facts(), {"gpus": rows, "no_gpus": found.none})
+        return (found.facts(), {"gpus": rows, "no_gpus": found.none if self._only else ""})
 
     def _take(self, key: AttemptKey, asked: tuple[Gpu, ...]) -> tuple[Device, ...] | None:
         found, count = self.find(), sum(entry.count for entry in asked)

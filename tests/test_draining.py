@@ -184,6 +184,7 @@ async def test_the_backends_as_a_table_and_as_json(own_environment: FabricEnviro
     assert set(row) == {
         "name", "kind", "health", "slots", "used", "waiting", "drained", "drained_since",
         "drained_reason", "labels", "isolation", "usd_per_hour", "unusable", "experimental",
+        "gpus", "no_gpus",
     }  # fmt: skip
     assert (silent.name, silent.health) == (local.name, "silent")
     assert "does not answer" in silent.unusable

@@ -46,11 +46,18 @@ class DockerBench(Bench):
         folder: A folder of the test's own.
         daemon: The engine, with its image; stays with its owner.
         variant: ``start``, or empty.
+        options: Of every adapter, besides those that the bench needs.
     """
 
-    def __init__(self, folder: Path, daemon: DockerDaemon, variant: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        daemon: DockerDaemon,
+        variant: str = "",
+        options: Mapping[str, Any] = _NOTHING,
+    ) -> None:
         super().__init__(folder, variant)
-        self._daemon = daemon
+        self._daemon, self._options = daemon, options
         self._relays: list[HttpRelay] = []
         self._numbers = count()
         self.ledger.socket.chmod(0o777)
@@ -109,7 +116,8 @@ class DockerBench(Bench):
 
     def _adapter_at(self, host: str, more: Mapping[str, Any] = _NOTHING) -> DockerEngineAdapter:
         mounts = [str(self.ledger.socket)]
-        options = {"host": host, "image": IMAGE, "pull": False, "mounts": mounts, **more}
+        options = {"host": host, "image": IMAGE, "pull": False, "mounts": mounts}
+        options |= {**self._options, **more}
         config = BackendConfig("docker", "docker", slots=64, options=options)
         settings = Settings(home=self.folder, store=self.folder.as_uri())
         return DockerEngineAdapter(config, settings, "conformance", patience_s=_PATIENCE_S)

@@ -1,0 +1,1 @@
+"""Whole GPUs of a host: what is there, who gets it, and that nobody shares it."""
