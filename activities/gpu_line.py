@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from temporal_fabric.activities.desk import Desk
     from temporal_fabric.requests.models import ExecutionRequest
 
-_Turn = tuple[int, str, int, str]
+_Row = tuple[int, str, int, str]
 """Negative priority, since when, in which order, who: the least comes first."""
 
 _LOOK_S = 1.0
@@ -44,7 +44,7 @@ class GpuLine:
     """Who waits for GPUs at one worker, and to whom which ones are promised."""
 
     def __init__(self) -> None:
-        self._line: list[_Turn] = []
+        self._line: list[_Row] = []
         self._waits: dict[str, tuple[tuple[str, ...], int]] = {}
         self._promised: dict[str, tuple[frozenset[str], float]] = {}
         self._order = itertools.count()
@@ -69,23 +69,33 @@ class GpuLine:
         asked, key = asked_of(request), turn.key
         if not asked:
             return list(backends)
-        mine: _Turn = (-turn.priority, turn.since, next(self._order), key)
+        queueing = [name for name in backends if not isinstance(desk.backend(name), GivingGpus)]
+        if queueing:
+            # Nobody in line is passed where it waits.
+            return await self._look(desk, queueing if self._line else backends, request, key)
+        row: _Row = (-turn.priority, turn.since, next(self._order), key)
         self._waits[key] = (tuple(backends), sum(entry.count for entry in asked))
-        insort(self._line, mine)
+        insort(self._line, row)
         try:
-            while True:
-                if self._line[0] == mine and (
-                    found := await self._look(desk, backends, request, key)
-                ):
-                    return found
-                # Not `wait_for`: in Python 3.11 it may swallow a cancellation.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
-                        await self._moved.wait()
+            return await self._stand(row, desk, backends, request)
         finally:
-            del self._line[bisect_left(self._line, mine)]
+            del self._line[bisect_left(self._line, row)]
             self._waits.pop(key, None)
             self._call()
+
+    async def _stand(
+        self, row: _Row, desk: Desk, backends: Sequence[str], request: ExecutionRequest
+    ) -> list[str]:
+        while not all(desk.capacity(name).drained for name in backends):
+            if self._line[0] == row:
+                found = await self._look(desk, backends, request, row[-1])
+                if found:
+                    return found
+            # Not `wait_for`: in Python 3.11 it may swallow a cancellation.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._moved.wait()
+        return list(backends)  # where it waits, its reason is told, or it is handed back
 
     def took(self, key: str) -> None:
         """Forget a promise: the devices are reserved, or not wanted any more."""

@@ -126,7 +126,9 @@ class DockerEngineAdapter:
         try:
             await self._call(self._jobs.start, attempt, gpus)
         except PermanentBackendError:
-            await self._call(self._gpus.release, attempt.key)
+            # One that was terminated has its devices to the end of its grace.
+            if gpus and (await self.find(attempt.key)).phase is not Phase.RUNNING:
+                await self._call(self._gpus.release, attempt.key)
             raise
         return JobHandle(attempt.key, (await self.find(attempt.key)).native_id)
 

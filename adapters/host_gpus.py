@@ -79,8 +79,9 @@ class HostGpus:
         return Found(listed, "" if listed else why)
 
     def labels(self, request: ExecutionRequest) -> dict[str, Any]:
-        """Return the facts that a request's constraints can name; the driver is asked for them."""
-        return self.find().facts() if request.requirements.constraints else {}
+        """Return the facts that a request's constraints name; only then is the driver asked."""
+        named = any("gpu" in text for text in request.requirements.constraints)
+        return self.find().facts() if named else {}
 
     def lacking(self, request: ExecutionRequest) -> Iterator[Shortfall]:
         """Yield what of the devices asked for this host could never give."""

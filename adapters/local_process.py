@@ -117,7 +117,8 @@ class LocalProcessAdapter:
         try:
             record = await client.start(await asyncio.to_thread(self._launch, attempt, able, gpus))
         except PermanentBackendError:
-            await asyncio.to_thread(self._gpus.release, attempt.key)
+            if gpus and (await self.find(attempt.key)).phase is not Phase.RUNNING:
+                await asyncio.to_thread(self._gpus.release, attempt.key)
             raise
         return JobHandle(attempt.key, _native_id(record))
 

@@ -169,7 +169,7 @@ def _levels(name: str, rules: Rules, able: Abilities) -> Check:
     levels = able.summary()
     works = ", ".join(level for level, answer in levels.items() if answer == YES)
     text = f"{works}; a request that names none gets {rules.isolation}"
-    others = rules.least("")
+    others = rules.least_of_others
     if others != rules.isolation:
         text += f", and of a tenant other than {rules.owner!r} {others}"
     lacking = {answer: level for level, answer in levels.items() if answer != YES}

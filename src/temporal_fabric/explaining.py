@@ -104,7 +104,7 @@ def _waiting(status: ExperimentStatus, plan: PlanAnswer) -> tuple[str, str, str]
         if taken is not None and taken.slots is not None:
             places += f" ({taken.used} of {taken.slots} taken)"
         if live.get("gpus"):
-            places = f"it needs {live['gpus']} GPUs of {backend}, and fewer are free"
+            places = f"GPUs needed of {backend}: {live['gpus']}, and fewer are free"
         if not ahead:
             return (live["reason"], f"{places}; it is the next", "")
         why = f"{places}; before it wait {ahead}"

@@ -118,7 +118,7 @@ async def test_one_that_needs_both_is_not_passed_for_ever(
         holding.go()
         await _results([one, both, last])
 
-    assert "it needs 2 GPUs of local@" in explained
+    assert "GPUs needed of local@" in explained
     assert [who for who, _ in holding.had] == [one.id, both.id, last.id]
     assert not holding.shared
 

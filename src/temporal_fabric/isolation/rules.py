@@ -43,7 +43,14 @@ class Rules:
 
     def least(self, tenant: str) -> str:
         """Return the level of a tenant's requests that name none, and the least it may ask for."""
-        return max(self.isolation, NONE if tenant == self.owner else self.others, key=LEVELS.index)
+        if tenant != self.owner:
+            return self.least_of_others
+        return self.isolation
+
+    @property
+    def least_of_others(self) -> str:
+        """The same level of every tenant but the owner."""
+        return max(self.isolation, self.others, key=LEVELS.index)
 
 
 def read_rules(options: Mapping[str, Any], backend: str) -> Rules:
