@@ -16,7 +16,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@log=$(VENV)/setup.log; : > $$log; \
-	    (while sleep 5; do echo "    $$(grep -c ^Collecting $$log) of at most $$(grep -c '==' requirements.lock) packages fetched"; done) & told=$$!; \
+	    (while sleep 5; do if grep -q '^Installing collected' $$log; then echo "    all are fetched; installing them"; else echo "    $$(grep -c ^Collecting $$log) of at most $$(grep -c '==' requirements.lock) packages fetched"; fi; done) & told=$$!; \
 	    $(BIN)/pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements.lock > $$log 2>&1; code=$$?; \
 	    kill $$told; [ $$code -eq 0 ] || tail -n 20 $$log >&2; exit $$code
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
