@@ -19,6 +19,11 @@ from temporal_fabric import names
 from temporal_fabric.activities import queueing
 from temporal_fabric.activities.dependencies import Dependencies
 from temporal_fabric.activities.desk import Desk, rejection
+from temporal_fabric.activities.elsewhere import (
+    leave_to_others,
+    wait_for_its_host,
+    with_neighbours,
+)
 from temporal_fabric.activities.gpu_line import Turn
 from temporal_fabric.activities.heartbeat import beating
 from temporal_fabric.activities.notify import rules
@@ -66,6 +71,7 @@ class Acquire:
         self._desk = desk
         self._dependencies = Dependencies(desk)
         self._spent: dict[str, float] = {}
+        self._hostless: set[str] = set()
 
     @activity.defn(name=names.ACTIVITY_ACQUIRE)
     async def acquire(self, asked: AcquireInput) -> Grant:
@@ -92,6 +98,8 @@ class Acquire:
         key = activity.info().workflow_id or ""
         told = queueing.waiting(self._desk, key) or self._desk.gpu_line.waiting(key)
         told = told or self._dependencies.waiting(key)
+        if key in self._hostless:
+            told = {"reason": Reason.BACKEND_DOWN}
         return told | {_SPENT: spent} if (spent := self._spent.get(key)) else told
 
     async def _place(self, asked: AcquireInput) -> Grant:
@@ -109,8 +117,8 @@ class Acquire:
         await check_tenant(request, info.workflow_id, self._desk, limits=more)
         if finished is not None:
             return finished
-        grant, fitting = await self._fitting(admission, asked)
-        if not fitting:
+        grant, fitting = await self._fitting(record, admission, asked)
+        if grant.denied:
             return grant
         if absent := await asyncio.to_thread(absent_workdir, request, self._desk.store.objects):
             raise RequestRejected([absent])
@@ -146,11 +154,16 @@ class Acquire:
             pausable=isinstance(self._desk.backend(epoch.backend), Pausing),
         )
 
-    async def _fitting(self, admission: Admission, asked: AcquireInput) -> tuple[Grant, list[str]]:
+    async def _fitting(
+        self, record: RequestRecord, admission: Admission, asked: AcquireInput
+    ) -> tuple[Grant, list[str]]:
         """Return the grant but for its place, and the backends that could be that.
+
+        There are none where it is denied, and where its host is not there any more.
 
         Raises:
             RequestRejected: no backend could ever run the request as it was submitted.
+            ApplicationError: retryable, it is left to another host of the pool.
         """
         request = admission.request
         wanted = after_failures(request, asked.failures)
@@ -163,9 +176,15 @@ class Acquire:
         answer = await place(wanted, self._desk)
         fitting = [verdict.backend for verdict in answer.verdicts if verdict.ok]
         fitting.sort(key=lambda backend: backend in asked.avoided)
-        if not fitting and not asked.failures and not asked.compensation:
-            raise unplaceable(answer)
         if not fitting:
+            host, queue = self._desk.host, activity.info().task_queue
+            answer = await with_neighbours(answer, wanted, host, queue)
+            first = not asked.failures and not asked.compensation
+            if first and not answer.backend and await record.digest() == admission.digest:
+                return (grant, [])  # It was accepted, and is not refused for want of a host.
+            leave_to_others(answer, host)
+            if first:
+                raise unplaceable(answer)
             more = f" with {', '.join(grant.changes)}" if grant.changes else ""
             why = unplaceable(answer).problems[0].message
             return (replace(grant, denied=f"not tried again{more}: {why}"), [])
@@ -195,6 +214,9 @@ class Acquire:
                 moves = asked.near and await self._desk.copies.exist(request.tenant, request.id)
                 asked = replace(asked, near=moves)
                 async with before(until, Reason.NO_BACKEND, message):
+                    if not fitting:
+                        self._hostless.add(key)
+                        await wait_for_its_host(self._desk.host)
                     turn = Turn(key, grant.priority, asked.since)
                     ready = await self._desk.gpu_line.free(self._desk, fitting, request, turn)
                     return await queueing.place(self._desk, ready, grant.priority, asked)
@@ -204,6 +226,7 @@ class Acquire:
                 raise
             finally:
                 self._spent.pop(key, None)
+                self._hostless.discard(key)
 
     async def _settle(self, request: ExecutionRequest, key: str) -> float:
         """Wait for the inputs that others make; return how long that took in all, in seconds."""

@@ -34,13 +34,19 @@ async def place(request: ExecutionRequest, desk: Desk) -> PlanAnswer:
             verdicts.append(await _verdict(request, name, desk))
         except TransientBackendError as exc:
             away.append(exc)
-    fitting = sorted((verdict for verdict in verdicts if verdict.ok), key=_is_drained)
-    if away and not fitting:
+    answer = chosen(verdicts, desk.store.root)
+    if away and not answer.backend:
         # It might be the one that fits: who asks has to ask again.
         raise away[0]
-    chosen = fitting[0].backend if fitting else ""
-    change = "" if chosen else nearest_change(verdicts)
-    return PlanAnswer(chosen, verdicts, change, store=desk.store.root)
+    return answer
+
+
+def chosen(verdicts: list[BackendVerdict], store: str) -> PlanAnswer:
+    """Return the answer for verdicts in the order of preference, drained backends last."""
+    fitting = sorted((verdict for verdict in verdicts if verdict.ok), key=_is_drained)
+    backend = fitting[0].backend if fitting else ""
+    change = "" if backend else nearest_change(verdicts)
+    return PlanAnswer(backend, verdicts, change, store=store)
 
 
 async def _verdict(request: ExecutionRequest, name: str, desk: Desk) -> BackendVerdict:

@@ -11,6 +11,7 @@ from temporalio import activity
 from temporal_fabric import names
 from temporal_fabric.activities.dependencies import check_upstreams
 from temporal_fabric.activities.desk import rejection
+from temporal_fabric.activities.elsewhere import with_neighbours
 from temporal_fabric.activities.placement import place
 from temporal_fabric.activities.tenancy import check_tenant
 from temporal_fabric.errors import RequestRejected
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """The ``plan`` activity of one worker."""
+    """The ``plan`` and ``judge`` activities of one worker."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -30,6 +31,8 @@ class Plan:
     @activity.defn(name=names.ACTIVITY_PLAN)
     async def plan(self, body: Any) -> PlanAnswer:
         """Return a verdict per backend, in the order in which they would be taken.
+
+        Where none of this host can ever run it, those of the pool's other hosts follow.
 
         Raises:
             ApplicationError: non-retryable, the body is refused: type = first error code.
@@ -41,4 +44,13 @@ class Plan:
             await check_upstreams(request, self._desk)
         except RequestRejected as exc:
             raise rejection(exc) from exc
-        return replace(await place(request, self._desk), counted=counted)
+        answer = await place(request, self._desk)
+        if not answer.backend:
+            queue = names.pool_queue(request.pool)
+            answer = await with_neighbours(answer, request, self._desk.host, queue)
+        return replace(answer, counted=counted)
+
+    @activity.defn(name=names.ACTIVITY_JUDGE)
+    async def judge(self, body: Any) -> PlanAnswer:
+        """Return a verdict per backend of this host alone, for another worker of its pool."""
+        return await place((await asyncio.to_thread(admit, body)).request, self._desk)

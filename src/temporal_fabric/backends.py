@@ -1,7 +1,7 @@
 """What the backends are and do, asked of their workers; and taking one out of service.
 
 Each pool's queue is asked, which one worker answers for its host. Who else polls it is known
-to the server, and those hosts are asked by the queue of a backend, which only they poll.
+to the server, and those hosts are asked by queues of their own.
 """
 
 from __future__ import annotations
@@ -66,9 +66,8 @@ async def read_backends(client: Client, settings: Settings) -> list[BackendState
         heard = {answer.host: answer for answer in answers if answer is not None}
         polling = await asyncio.gather(*(polling_hosts(client, queue) for queue in queues))
         others = sorted(set[str]().union(*polling) - heard.keys())
-        known = {told.name for answer in heard.values() for told in answer.backends}
-        shorts = {_short(name) for name in known} | {c.name for c in settings.backends}
-        more = await asyncio.gather(*(_find_host(client, host, shorts) for host in others))
+        asked = (_ask_host(client, names.host_queue(host)) for host in others)
+        more = await asyncio.gather(*asked)
     found = [told for answer in (*heard.values(), *more) if answer for told in answer.backends]
     told_of = {told.name for told in found}
     found += [own for own in _configured(settings) if not told_of & {own.name, _short(own.name)}]
@@ -234,13 +233,6 @@ def _choose(found: Sequence[BackendState], wanted: str) -> str:
     raise RequestRejected(
         [Problem("E_NAME", "/backend", message, actual=wanted[:80], allowed=tuple(known))]
     )
-
-
-async def _find_host(client: Client, host: str, shorts: set[str]) -> BackendsAnswer | None:
-    """Ask a host by any of the names its backends may have."""
-    queues = [names.backend_queue(f"{short}@{host}") for short in sorted(shorts)]
-    answers = await asyncio.gather(*(_ask_host(client, queue) for queue in queues))
-    return next((answer for answer in answers if answer is not None), None)
 
 
 async def _ask_host(client: Client, queue: str) -> BackendsAnswer | None:

@@ -124,9 +124,9 @@ class Fabric:
         if answer is None:
             return
         self._workers_store = answer.store
-        if not answer.backend:
+        if not answer.backend and not answer.silent:
             raise unplaceable(answer)
-        if answer.counted:
+        if answer.counted or not answer.backend:
             return
         if len(self._possible) >= _SHAPES:
             self._possible.clear()

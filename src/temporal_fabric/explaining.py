@@ -57,7 +57,7 @@ def _cause(status: ExperimentStatus, plan: PlanAnswer | None) -> tuple[str, str,
         return (reason, status.message or f"it ended as {state}", "")
     if state in {State.PAUSED, State.HELD}:
         return _waits_for_a_person(status)
-    if reason == Reason.BACKEND_DOWN:
+    if reason == Reason.BACKEND_DOWN and status.backend:
         why = f"the worker of {status.backend} is away"
         return (reason, why, f"start the worker of {status.backend}")
     if state == State.RETRYING:

@@ -356,6 +356,9 @@ class PlanAnswer:
     store: str = ""
     """URI of the worker's store, where it expects what a request brings along."""
 
+    silent: list[str] = field(default_factory=list[str])
+    """Other hosts of the pool that did not say what they can, where no backend fits."""
+
 
 EVENTS = "events"
 """Stream of a running attempt's events."""

@@ -17,6 +17,7 @@ ACTIVITY_ATTEMPT = "attempt"
 ACTIVITY_ENSURE_ABSENT = "ensure_absent"
 ACTIVITY_SEAL = "seal"
 ACTIVITY_PLAN = "plan"
+ACTIVITY_JUDGE = "judge"
 ACTIVITY_READ = "read"
 ACTIVITY_CONTROL = "control"
 ACTIVITY_EXECUTE = "execute"
@@ -66,6 +67,9 @@ STALE_GRANT = "STALE_GRANT"
 DRAINED_HERE = "DrainedHere"
 """Failure type of a question for a place that a drained host leaves to others."""
 
+FITS_ELSEWHERE = "FitsElsewhere"
+"""Failure type of a question for a place that a host without such a backend leaves to others."""
+
 SA_TENANT = "FabricTenant"
 SA_STATE = "FabricState"
 SA_REASON = "FabricReason"
@@ -97,6 +101,11 @@ def pool_queue(pool: str) -> str:
 def backend_queue(backend: str) -> str:
     """Return the task queue of one backend instance, such as ``local@<host id>``."""
     return f"fabric.backend.{backend}"
+
+
+def host_queue(host: str) -> str:
+    """Return the task queue of one host, by which other workers ask what it has."""
+    return f"fabric.host.{host}"
 
 
 def workflow_id(tenant: str, request_id: str) -> str:

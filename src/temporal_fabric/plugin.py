@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _POOL = names.pool_queue("")
 _BACKEND = names.backend_queue("")
+_HOST = names.host_queue("")
 
 _MANY = 1000
 """Supervisors and waiting grants are idle coroutines; the backend's slots are the real limit."""
@@ -120,9 +121,10 @@ class FabricPlugin(SimplePlugin):
         if queue == names.QUEUE:
             return [Seal(self.desk).seal, Notify(self.desk).notify]
         if queue.startswith(_POOL):
-            told = Backends(self.desk).backends
-            settle = Settle(self.desk).settle
-            return [Acquire(self.desk).acquire, Plan(self.desk).plan, told, settle]
+            acquire, settle = Acquire(self.desk).acquire, Settle(self.desk).settle
+            return [acquire, settle, Plan(self.desk).plan, Backends(self.desk).backends]
+        if queue.startswith(_HOST):
+            return [Plan(self.desk).judge, Backends(self.desk).backends]
         if queue.startswith(_BACKEND):
             flows = FlowSteps(self.desk)
             return [
@@ -136,7 +138,6 @@ class FabricPlugin(SimplePlugin):
                 Read(self.desk).read,
                 Control(self.desk).control,
                 Execute(self.desk).execute,
-                Backends(self.desk).backends,
                 Backends(self.desk).drain,
                 Backends(self.desk).halt,
             ]

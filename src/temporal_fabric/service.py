@@ -80,6 +80,7 @@ async def _at_desk(
     queues = [
         names.QUEUE,
         *(names.pool_queue(pool) for pool in desk.settings.pools),
+        names.host_queue(desk.host),
         *(names.backend_queue(backend) for backend in desk.backends),
     ]
     async with AsyncExitStack() as stack:

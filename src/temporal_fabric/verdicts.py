@@ -52,6 +52,8 @@ def waits_for(live: Mapping[str, Any]) -> str:
     """
     if live.get("reason") == Reason.DEPENDENCY:
         return f"waits until {live['waits_for']} has ended"
+    if live.get("reason") == Reason.BACKEND_DOWN:
+        return "waits for a host that can run it: none is there now"
     if live.get("reason") == Reason.DRAINED:
         return f"waits for {drained_text(live['drained'])}"
     if live.get("reason") == Reason.WAITING_FOR_CAPACITY:

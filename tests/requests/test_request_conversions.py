@@ -307,6 +307,7 @@ def test_script_without_an_interpreter_runs_in_sh() -> None:
         "-C haswell",
         "--mem=lots",
         "--time=soon",
+        "--time=-5",
         "--nodes=0",
         "--gres=fpga:1",
         "-p bad'name",

@@ -144,6 +144,8 @@ def _plan_out(answer: PlanAnswer) -> None:
         for reason, change in zip(verdict.reasons, verdict.changes, strict=True):
             rows.append((verdict.backend, "no", places, f"{reason}; {change}"))
     table("", ("backend", "verdict", "used", "why not"), rows)
+    for host in answer.silent:
+        say(f"the worker of {host} takes from the same pool and did not say what it can run")
     if not answer.backend:
         said = f"the nearest change that would fit, {answer.nearest_change}"
         say(f"{refusal_code(answer)}; {said}")

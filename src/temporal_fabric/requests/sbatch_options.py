@@ -232,7 +232,7 @@ def _slurm_seconds(value: str) -> float | None:
         return 0
     days, dash, rest = value.rpartition("-")
     parts = rest.split(":")
-    if not all(re.fullmatch(r"[0-9]{1,6}", part) for part in [*parts, days or "0"]):
+    if not all(re.fullmatch(r"[0-9]{1,6}", part) for part in [*parts, days if dash else "0"]):
         return None
     numbers = [int(part) for part in parts]
     if dash and len(numbers) <= len(_CLOCK):
