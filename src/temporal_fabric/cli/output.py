@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from temporal_fabric.status import ExperimentStatus
 
 _BAR = 20
+_MARGIN = " " * 12
 _WAITS = ("reason", "waits_for", "ahead", "drained")
 _TOLD = ("progress", "eta_s", "stage", "step", "metrics", *_WAITS)
 
@@ -100,7 +103,7 @@ def status_out(status: ExperimentStatus) -> None:
             click.secho(f"  {name:<10}", dim=True, nl=False)
             click.echo(value)
     if status.question:
-        _question_out(status.question)
+        _question_out(status.request_id, status.question)
     for word in status.resolutions:
         click.secho("  answered  ", dim=True, nl=False)
         click.echo(_answered(word))
@@ -119,11 +122,20 @@ def status_out(status: ExperimentStatus) -> None:
         click.echo(f"  {moment['at']}  {moment['state']:<11}{moment.get('reason', '')}".rstrip())
 
 
-def _question_out(question: Mapping[str, Any]) -> None:
+def _question_out(request_id: str, question: Mapping[str, Any]) -> None:
     click.secho("  asks      ", fg=COLOURS["HELD"], nl=False)
-    click.echo(question["text"])
+    click.echo(_hanging(question["text"], _MARGIN))
     for choice in question["choices"]:
-        click.echo(f"            --as {choice['answer']:<9} {choice['follows']}")
+        click.echo(f"{_MARGIN}temporal-fabric resolve {request_id} --as {choice['answer']}")
+        click.echo(f"{_MARGIN}  {_hanging(choice['follows'], f'{_MARGIN}  ')}")
+
+
+def _hanging(text: str, margin: str) -> str:
+    """Return a text that keeps to its column on a terminal; programs get it as it is."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns - len(margin)
+    return click.wrap_text(text, max(width, 40)).replace("\n", f"\n{margin}")
 
 
 def _answered(word: Mapping[str, Any]) -> str:
