@@ -177,3 +177,29 @@ def test_a_flow_on_the_sphere(tmp_path: Path) -> None:
     assert value(result, "kkt") <= 1e-5
     assert value(result, "feasibility") <= 1e-6
     assert abs(result.state["x"][0]) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("outcome", "iterations"), [("SUCCEEDED", 500), ("FAILED", 4)])
+def test_an_exact_fit(outcome: str, iterations: int, dtype: str, tmp_path: Path) -> None:
+    """Where data are explained to the last digit, a gap is small beside theirs."""
+    spec = {
+        "data": SPEC["data"]
+        | {
+            "seen": {"type": "observed", "source": "truth", "operator": "blur"},
+            "far": {"type": "values", "values": [1e3] * 64},
+        },
+        "operators": SPEC["operators"],
+        "state": {"x": {"shape": [64], "initial": "far"}},
+        "terms": [
+            {"type": "quadratic", "target": "truth"},
+            {"type": "quadratic", "operator": "blur", "target": "seen"},
+        ],
+        "flow": {"family": "gradient"},
+        "certification": {"profile": "strongly_convex"},
+        "budget": {"iterations": iterations},
+        "dtype": dtype,
+    }
+    result = run_certified(read_spec(spec), out=tmp_path / "run")
+    assert result.outcome == outcome
+    assert (value(result, "gap") <= 1e-2) == (outcome == "SUCCEEDED")

@@ -267,13 +267,14 @@ def test_strong_convexity_bounds_distance_and_energy() -> None:
         g = energy.grad_f({"x": x})["x"]
         after = energy.nonsmooth[0].penalty.prox(x - alpha * g, one(alpha * 0.1))
         mapping = float(jnp.linalg.norm(x - after)) / alpha
-        far, high = distance(mapping, gamma), strong_gap(mapping, gamma)
+        fall = float(energy.value({"x": x}) - energy.value({"x": after}))
+        far, high = distance(mapping, gamma), strong_gap(mapping, gamma, fall)
         assert far is not None
         assert high is not None
         assert far >= float(np.linalg.norm(np.asarray(after) - best)) - 1e-9
-        assert high >= float(energy.value({"x": after})) - at_best - 1e-12
+        assert high >= float(energy.value({"x": x})) - at_best - 1e-12
         x = after
 
-    assert strong_gap(1.0, gamma_low(hessians(_lasso(rng), {"x": jnp.zeros(32)}))) is None
+    assert strong_gap(1.0, gamma_low(hessians(_lasso(rng), {"x": jnp.zeros(32)})), 0.0) is None
     assert judge(kkt(1e-9, 1.0, 0.1, 2.0), 1e-5, Need.PROOF).verdict is Verdict.PASS
     assert judge(kkt(1e-2, 1.0, 0.1, 2.0), 1e-5, Need.PROOF).verdict is Verdict.FAIL

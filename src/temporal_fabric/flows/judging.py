@@ -29,16 +29,17 @@ from temporal_fabric.flows.certificates.profiles import (
 )
 from temporal_fabric.flows.certificates.record import Finding, Kind
 from temporal_fabric.flows.certificates.refinement import refinement
+from temporal_fabric.flows.certificates.rounding import U
 from temporal_fabric.flows.certificates.stationarity import kkt, strong_gap
 from temporal_fabric.flows.chosen import profile_of
 from temporal_fabric.flows.chunk import run_chunk
 from temporal_fabric.flows.energy import value_of
 from temporal_fabric.flows.leapfrog_trials import flights
 from temporal_fabric.flows.precision import CERT_DTYPE, cast
-from temporal_fabric.flows.schemes.contract import begin
+from temporal_fabric.flows.schemes.contract import begin, changed
 from temporal_fabric.flows.schemes.hamiltonian import HamiltonianDamped
 from temporal_fabric.flows.schemes.primal_dual import Duals
-from temporal_fabric.flows.schemes.proximal import Proximal
+from temporal_fabric.flows.schemes.proximal import Proximal, forward_backward
 from temporal_fabric.flows.states import norm
 
 if TYPE_CHECKING:
@@ -108,10 +109,10 @@ def at_exit(
         polished: Whether float64 steps have followed a float32 flow.
     """
     gamma = next(one for one in findings if one.name == "gamma_low")
-    mapping, curvature = _mapping(compiled, carry.z)
+    mapping, curvature, fall = _mapping(compiled, carry.z)
     found = duality_gap(compiled.energy, carry.z, _duals(compiled, carry))
-    strong = None if mapping is None else strong_gap(mapping, gamma)
-    named = [gap(found, strong=strong, dual=dual)]
+    strong = None if mapping is None or fall is None else strong_gap(mapping, gamma, fall)
+    named = [gap(found, floor=_least(compiled, carry.z), strong=strong, dual=dual)]
     if mapping is not None:
         size = float(norm(carry.z))
         named.append(kkt(mapping, size, float(compiled.problem.alpha), curvature))
@@ -126,6 +127,18 @@ def at_exit(
     if not isinstance(found, str) and math.isfinite(found.dual):
         best = found.dual if dual is None else max(dual, found.dual)
     return decide(profile_of(compiled.spec, polished=polished), named, Stage.EXIT), best
+
+
+def _least(compiled: Compiled, z: State) -> float:
+    """Return the energy that rounding leaves of data which a state explains exactly.
+
+    Of min E = 0 no gap is a small part. This is a unit roundoff of f(0), which is a property of
+    the data: the start, which anybody may choose, must not decide what counts as small.
+    """
+    nothing = jax.tree.map(jnp.zeros_like, z)
+    energy, wide = cast((compiled.energy, nothing), CERT_DTYPE)
+    size = float(energy.f(wide)) * float(jnp.finfo(compiled.spec.dtype).eps)
+    return size if math.isfinite(size) else 0.0
 
 
 def energy_of(compiled: Compiled, z: State) -> float:
@@ -217,29 +230,39 @@ def _duals(compiled: Compiled, carry: Carry) -> dict[int, jax.Array]:
     return dict(zip(compiled.scheme.dual, extra.p, strict=True))  # type: ignore[attr-defined]
 
 
-def _mapping(compiled: Compiled, z: State) -> tuple[float | None, float]:
-    """Return |G| at z in float64, and the bound that it is relative to; None without a prox."""
+def _mapping(compiled: Compiled, z: State) -> tuple[float | None, float, float | None]:
+    """Return |G| at z in float64, the bound that it is relative to, and E(z) - E(z+).
+
+    Without a prox the first is None; the last is None also on a manifold.
+    """
     problem = compiled.problem
     beta = float(problem.beta_up)
     if problem.manifolds:
         length = _riemannian(cast(problem, CERT_DTYPE), cast(z, CERT_DTYPE))
         scale = beta if math.isfinite(beta) and beta > 0 else 1.0
-        return float(length), scale
+        return float(length), scale, None
     if not all(term.is_proximable or term.frame is None for term in compiled.energy.nonsmooth):
-        return None, beta
+        return None, beta, None
     if len({term.variable for term in compiled.energy.nonsmooth}) < len(compiled.energy.nonsmooth):
-        return None, beta
+        return None, beta, None
     alpha = jnp.asarray(1 / beta, CERT_DTYPE)
     wide: Problem = cast(replace(problem, scales=None, metric={}), CERT_DTYPE)
     wide = replace(wide, alpha=alpha)
-    return float(_plain(wide, cast(z, CERT_DTYPE))), beta
+    length, fall = _plain(wide, cast(z, CERT_DTYPE))
+    return float(length), beta, float(fall)
 
 
 @jax.jit
-def _plain(problem: Problem, z: State) -> jax.Array:
-    scheme = Proximal()
-    carry, _ = scheme.step(problem, scheme.init(problem, z))
-    return jnp.sqrt(carry.square) / problem.alpha
+def _plain(problem: Problem, z: State) -> tuple[jax.Array, jax.Array]:
+    # Not a step of the scheme: it may be refused, and then it has no length at all.
+    carry = Proximal().init(problem, z)
+    gradient = problem.energy.grad_at(carry.z, carry.images)
+    still = jax.tree.map(jnp.zeros_like, (carry.z, carry.coefficients))
+    move = forward_backward(problem, gradient, carry, *still)
+    along = problem.energy.images(move.step)
+    change, size = changed(problem, carry, move.step, along, move.coefficients)
+    fall = jnp.maximum(-change, 0) + descent.TOLERANCE * U * size
+    return norm(move.step) / problem.alpha, fall
 
 
 @jax.jit

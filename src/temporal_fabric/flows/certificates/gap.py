@@ -100,8 +100,9 @@ def gap(
 
     Args:
         found: From `duality_gap`.
-        floor: Energy below which the gap is taken relative to this instead.
-        strong: |G|^2 / (2 gamma) of `stationarity`, an absolute gap too; the smaller one counts.
+        floor: Energy below which the gap is taken relative to this instead. Where min E is 0,
+            an energy and its gap go to zero together.
+        strong: That of `strong_gap`, an absolute gap too; the smaller one counts.
         dual: The largest dual value seen earlier in the run; it bounds the minimum as well.
     """
     if isinstance(found, str):
@@ -117,7 +118,7 @@ def gap(
     best = found.dual if dual is None else max(found.dual, dual)
     absolute, method = max(0.0, found.primal - best) + found.error, found.method
     if strong is not None and strong + found.error < absolute:
-        absolute, method = strong + found.error, "|G|^2/(2 gamma)"
+        absolute, method = strong + found.error, "E(z) - E(z+) + |G|^2/(2 gamma)"
     scale = max(abs(found.primal), floor, float(np.finfo(np.float64).tiny))
     value = absolute / scale if math.isfinite(found.primal) else math.inf
     return Finding(

@@ -31,14 +31,20 @@ def kkt(mapping: float, norm: float, alpha: float, beta: float) -> Finding:
     )
 
 
-def strong_gap(mapping: float, gamma: Finding) -> float | None:
-    """Return |G|^2 / (2 gamma) >= E(z+) - min E; None unless gamma_low is proved positive.
+def strong_gap(mapping: float, gamma: Finding, fall: float) -> float | None:
+    """Return a bound of E(z) - min E; None unless gamma_low is proved positive.
 
-    Valid for a plain step with alpha < 2/beta_up and convex g (Beck, 2017, Theorem 10.29).
+    E(z+) - min E <= |G|^2 / (2 gamma) for a plain step with alpha < 2/beta_up and convex g (Beck,
+    2017, Theorem 10.29). Near a corner of g E(z) may be above E(z+) by more than that.
+
+    Args:
+        mapping: |G|, of a plain step from z.
+        gamma: gamma_low.
+        fall: E(z) - E(z+), or more.
     """
     if gamma.value is None or gamma.value <= 0 or not gamma.proves:
         return None
-    return mapping**2 / (2 * gamma.value) * (1 + 8 * U)
+    return fall + mapping**2 / (2 * gamma.value) * (1 + 8 * U)
 
 
 def distance(mapping: float, gamma: Finding) -> float | None:
