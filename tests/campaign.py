@@ -1,8 +1,8 @@
-"""The long counts: ``make campaign``. Resumable, one report a run of the code.
+"""The long counts: ``make campaign``. Resumable, one report.
 
-Each part is a command with a seed. What passed for this commit is not run again, so a
-campaign that was interrupted goes on where it stopped. The report, with commit and seeds, is
-kept in ``docs/evidence/campaign.json``.
+Each part is a command with a seed, and its entry says at which commit it ran last. What passed for
+this commit is not run again, so a campaign that was interrupted goes on where it stopped. The
+report, with commits and seeds, is kept in ``docs/evidence/campaign.json``.
 """
 
 from __future__ import annotations
@@ -120,12 +120,13 @@ def main() -> int:
     options = parser.parse_args()
     changes = _git("status", "--porcelain", "--", ".", ":!docs/evidence")
     commit = _git("rev-parse", "HEAD") + ("+changes" if changes else "")
-    report = _load(commit)
+    report = _load()
     for name in options.parts or PARTS:
-        if report["parts"].get(name, {}).get("exit") == 0 and not options.again:
+        known = report["parts"].get(name, {})
+        if known.get("exit") == 0 and known["commit"] == commit and not options.again:
             print(f"==> {name}: passed before for this commit")
             continue
-        report["parts"][name] = _run(name)
+        report["parts"][name] = {"commit": commit} | _run(name)
         REPORT.parent.mkdir(parents=True, exist_ok=True)
         REPORT.write_text(json.dumps(report, indent=2) + "\n")
     failed = [name for name, part in report["parts"].items() if part["exit"] != 0]
@@ -133,21 +134,16 @@ def main() -> int:
     return len(failed)
 
 
-def _load(commit: str) -> dict[str, Any]:
-    try:
-        report: dict[str, Any] = json.loads(REPORT.read_text())
-    except FileNotFoundError:
-        report = {}
-    if report.get("commit") != commit:
-        report = {
-            "commit": commit,
-            "seed": SEED,
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            "cores": os.cpu_count(),
-            "parts": {},
-        }
-    return report
+def _load() -> dict[str, Any]:
+    """Return the report so far, without parts that there are no more, for this machine."""
+    known: dict[str, Any] = json.loads(REPORT.read_text())["parts"] if REPORT.exists() else {}
+    return {
+        "seed": SEED,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "parts": {name: known[name] for name in PARTS if name in known},
+    }
 
 
 def _run(name: str) -> dict[str, Any]:
