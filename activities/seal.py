@@ -192,11 +192,18 @@ async def _seal_run(
 
 
 async def free(desk: Desk, record: RequestRecord, epoch: int) -> None:
-    """Drop what the host kept of a run: the capsule holds it now."""
-    for known in await record.epochs():
+    """Drop what the host kept of a run, and of those before it: the capsule holds it now.
+
+    A run that was reset is sealed while the next one may already work under a later epoch.
+    """
+    epochs = await record.epochs()
+    own = {known.run_id for known in epochs if known.epoch == epoch}
+    later = [known.epoch for known in epochs if known.epoch > epoch and known.run_id not in own]
+    for known in epochs:
         adapter = desk.backends.get(known.backend)
-        if adapter is not None:
+        if adapter is not None and known.epoch not in later:
             await adapter.forget(AttemptKey(record.tenant, record.request_id, known.epoch))
-    await desk.copies.drop(record.tenant, record.request_id)
+    if not later:
+        await desk.copies.drop(record.tenant, record.request_id)
     place = Workplace.of(desk.settings.runs, record.tenant, record.request_id, epoch)
-    await asyncio.to_thread(place.remove)
+    await asyncio.to_thread(place.remove, later)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from temporal_fabric.outcomes import OutputFile
 from temporal_fabric.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from temporal_fabric.requests.models import ExecutionRequest
 
@@ -150,9 +151,18 @@ class Workplace:
             )
         return found
 
-    def remove(self) -> None:
-        """Remove the experiment's folders from this host."""
-        shutil.rmtree(self.root, ignore_errors=True)
+    def remove(self, kept: Collection[int] = ()) -> None:
+        """Remove the experiment's folders from this host.
+
+        Args:
+            kept: Epochs of another run; their folders stay, and the checkpoints with them.
+        """
+        stays = {*map(str, kept), *([self.checkpoints.name] if kept else [])}
+        with suppress(OSError):
+            for path in list(self.root.iterdir()):
+                if path.name not in stays:
+                    shutil.rmtree(path, ignore_errors=True)
+            self.root.rmdir()  # not where another run has just begun in it
 
 
 def input_path(mount_path: str) -> str | None:
