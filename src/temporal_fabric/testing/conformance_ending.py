@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from temporal_fabric.adapters.capabilities import Executing, Pausing
 from temporal_fabric.adapters.contract import JobHandle, Phase
 from temporal_fabric.states import Reason
-from temporal_fabric.testing.bench import NotApplicable, require
+from temporal_fabric.testing.bench import NotApplicable, patiently, require
 from temporal_fabric.testing.conformance_starting import QUIET_S, began, ended
 
 if TYPE_CHECKING:
@@ -215,15 +215,15 @@ async def a_paused_job_stands_still(bench: Bench) -> None:
     code = "while True:\n    report('tick')\n    time.sleep(0.05)"
     await adapter.submit(bench.attempt(key, code))
     await began(bench, key, "tick")
-    status = await adapter.pause(key)
+    status = await patiently(lambda: adapter.pause(key))
     require(status.paused, f"it says that it is paused: {status}")
     await asyncio.sleep(0.1)
     ticks = bench.effects(key, "tick")
     await asyncio.sleep(QUIET_S)
     require(bench.effects(key, "tick") == ticks, "a paused job does nothing")
-    await adapter.resume(key)
+    await patiently(lambda: adapter.resume(key))
     await began(bench, key, "tick", ticks + 1)
-    await adapter.pause(key)
+    await patiently(lambda: adapter.pause(key))
     status = await adapter.terminate(key, 0.0)
     require(status.phase is Phase.ENDED, f"a paused job can be terminated: {status}")
 
