@@ -26,6 +26,7 @@ async def test_the_run_after_a_reset_keeps_its_folders(tmp_path: Path) -> None:
     places = [Workplace.of(settings.runs, "default", "again", epoch) for epoch in epochs]
     for place in places:
         place.create()
+    (places[0].root / "notes").touch()
 
     await free(desk, record, epochs[1])
     left = [place.folder.exists() for place in places]

@@ -159,9 +159,12 @@ class Workplace:
         """
         stays = {*map(str, kept), *([self.checkpoints.name] if kept else [])}
         with suppress(OSError):
-            for path in list(self.root.iterdir()):
-                if path.name not in stays:
+            found = [path for path in self.root.iterdir() if path.name not in stays]
+            for path in found:
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
             self.root.rmdir()  # not where another run has just begun in it
 
 
